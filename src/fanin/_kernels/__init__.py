@@ -1,0 +1,1 @@
+"""The compiled kernels; private, and free of Python objects inside their loops."""

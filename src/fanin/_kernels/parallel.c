@@ -1,0 +1,264 @@
+/* Design: the thread pool
+ *
+ * a) One pool per process, shared by every kernel and every calling thread.
+ *    A call publishes a *job* (a task function and a number of tasks), works on
+ *    it itself, and idle workers join in. A call therefore never waits for a
+ *    worker to start: with the pool busy or gone it does all the work alone.
+ *    That also makes two concurrent calls safe, and nested calls harmless.
+ * b) Tasks are handed out by an atomic counter. Which thread runs a task is
+ *    arbitrary; what a task computes depends on its index only. Results that
+ *    must not depend on the number of threads follow from that.
+ * c) A worker that runs out of work spins for some ten microseconds before it
+ *    sleeps, because the operations of a network's pass follow one another at
+ *    that distance, and waking a sleeper costs as much as a small layer.
+ * d) fork: the child has no workers and must not touch the parent's locks.
+ *    An atfork handler gives it a fresh pool, which grows again on demand.
+ * e) Workers block all signals, so that Ctrl-C reaches the interpreter's main
+ *    thread; that thread polls between its tasks, every 50 ms, and stops the
+ *    job. Tasks are meant to last well under 100 ms.
+ *
+ * Cost: publishing and finishing a job is two uncontended lock operations and,
+ * if the workers are asleep, one wake-up.
+ */
+#include "parallel.h"
+#include "parallel_os.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define MAX_WORKERS 255
+#define SPIN_ROUNDS 4000      /* pauses before a thread sleeps: 10 to 60 us */
+#define POLL_SECONDS 0.05
+
+typedef struct job {
+    fanin_task task;
+    void *context;
+    ptrdiff_t n_tasks;
+    atomic_ptrdiff_t next;    /* the next task to hand out */
+    atomic_int active;        /* helpers inside the job */
+    int max_helpers;
+    int helpers;              /* helpers that ever joined; guarded by the lock */
+    struct job *below;        /* the stack of published jobs; guarded */
+} job;
+
+typedef struct {
+    fanin_mutex lock;
+    fanin_cond work;          /* workers sleep here */
+    fanin_cond done;          /* callers whose helpers are late sleep here */
+    job *jobs;                /* guarded */
+    int n_workers;            /* guarded */
+    int n_asleep;             /* guarded */
+    atomic_uint published;    /* counts jobs, so that a spinner sees a new one */
+} pool_t;
+
+static pool_t *pool;
+static fanin_once pool_once = FANIN_ONCE_INIT;
+
+static pool_t *pool_new(void)
+{
+    pool_t *fresh = calloc(1, sizeof *fresh);
+    if (fresh == NULL) {
+        return NULL;
+    }
+    fanin_mutex_init(&fresh->lock);
+    fanin_cond_init(&fresh->work);
+    fanin_cond_init(&fresh->done);
+    return fresh;
+}
+
+/* The old pool leaks on purpose: its locks may be held by threads that do not
+ * exist in the child. */
+static void after_fork_in_child(void) { pool = pool_new(); }
+
+static void pool_start(void)
+{
+    pool = pool_new();
+    fanin_atfork_child(after_fork_in_child);
+}
+
+static void run_tasks(job *work, int worker)
+{
+    for (;;) {
+        ptrdiff_t i = atomic_fetch_add_explicit(&work->next, 1, memory_order_relaxed);
+        if (i >= work->n_tasks) {
+            return;
+        }
+        work->task(work->context, i, worker);
+    }
+}
+
+/* A published job with tasks left and room for a helper; the lock is held. */
+static job *find_job(pool_t *p)
+{
+    for (job *work = p->jobs; work != NULL; work = work->below) {
+        if (work->helpers < work->max_helpers
+            && atomic_load_explicit(&work->next, memory_order_relaxed)
+                   < work->n_tasks) {
+            return work;
+        }
+    }
+    return NULL;
+}
+
+static void worker_main(void *argument)
+{
+    pool_t *p = argument;
+    fanin_block_signals();
+    fanin_mutex_lock(&p->lock);
+    for (;;) {
+        job *work = find_job(p);
+        if (work != NULL) {
+            int worker = ++work->helpers;
+            atomic_fetch_add_explicit(&work->active, 1, memory_order_relaxed);
+            fanin_mutex_unlock(&p->lock);
+            run_tasks(work, worker);
+            fanin_mutex_lock(&p->lock);
+            /* After this decrement the job's caller may return and the job,
+             * which lives on its stack, be gone. */
+            if (atomic_fetch_sub_explicit(&work->active, 1, memory_order_release)
+                == 1) {
+                fanin_cond_broadcast(&p->done);
+            }
+            continue;
+        }
+        unsigned seen = atomic_load_explicit(&p->published, memory_order_relaxed);
+        fanin_mutex_unlock(&p->lock);
+        for (int round = 0; round < SPIN_ROUNDS; round++) {
+            if (atomic_load_explicit(&p->published, memory_order_relaxed) != seen) {
+                break;
+            }
+            fanin_pause();
+        }
+        fanin_mutex_lock(&p->lock);
+        if (atomic_load_explicit(&p->published, memory_order_relaxed) == seen) {
+            p->n_asleep++;
+            fanin_cond_wait(&p->work, &p->lock);
+            p->n_asleep--;
+        }
+    }
+}
+
+void fanin_call_begin(fanin_call *call, int n_threads, fanin_poll poll)
+{
+    call->n_threads = n_threads < 1 ? 1 : n_threads;
+    call->stopped = 0;
+    call->poll = poll;
+    call->last_poll = poll == NULL ? 0.0 : fanin_coarse_seconds();
+}
+
+/* Whether the call has to stop. */
+static int should_stop(fanin_call *call)
+{
+    if (!call->stopped && call->poll != NULL) {
+        double now = fanin_coarse_seconds();
+        if (now - call->last_poll >= POLL_SECONDS) {
+            call->stopped = call->poll() != 0;
+            call->last_poll = fanin_coarse_seconds();
+        }
+    }
+    return call->stopped;
+}
+
+/* Publish the job, start missing workers, wake sleeping ones. */
+static void publish(pool_t *p, job *work)
+{
+    fanin_mutex_lock(&p->lock);
+    while (p->n_workers < work->max_helpers && p->n_workers < MAX_WORKERS
+           && fanin_thread_start(worker_main, p) == 0) {
+        p->n_workers++;
+    }
+    work->below = p->jobs;
+    p->jobs = work;
+    atomic_fetch_add_explicit(&p->published, 1, memory_order_release);
+    int wake = work->max_helpers < p->n_asleep ? work->max_helpers : p->n_asleep;
+    for (int i = 0; i < wake; i++) {
+        fanin_cond_signal(&p->work);
+    }
+    fanin_mutex_unlock(&p->lock);
+}
+
+/* Take the job off the stack: nobody joins it from here on. */
+static void withdraw(pool_t *p, job *work)
+{
+    fanin_mutex_lock(&p->lock);
+    job **link = &p->jobs;
+    while (*link != work) {
+        link = &(*link)->below;
+    }
+    *link = work->below;
+    fanin_mutex_unlock(&p->lock);
+}
+
+static void wait_for_helpers(pool_t *p, job *work, fanin_call *call)
+{
+    for (int round = 0; round < SPIN_ROUNDS; round++) {
+        if (atomic_load_explicit(&work->active, memory_order_acquire) == 0) {
+            return;
+        }
+        fanin_pause();
+    }
+    fanin_mutex_lock(&p->lock);
+    while (atomic_load_explicit(&work->active, memory_order_acquire) != 0) {
+        fanin_cond_wait_ms(&p->done, &p->lock, 50);
+        fanin_mutex_unlock(&p->lock);   /* poll takes the interpreter's lock */
+        if (should_stop(call)) {
+            atomic_store_explicit(&work->next, work->n_tasks, memory_order_relaxed);
+        }
+        fanin_mutex_lock(&p->lock);
+    }
+    fanin_mutex_unlock(&p->lock);
+}
+
+int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,
+                       ptrdiff_t n_tasks)
+{
+    if (call->stopped) {
+        return -1;
+    }
+    if (n_tasks == 1) {
+        task(context, 0, 0);
+        return 0;
+    }
+    fanin_call_once(&pool_once, pool_start);
+    pool_t *p = pool;
+    if (p == NULL || call->n_threads == 1) {
+        for (ptrdiff_t i = 0; i < n_tasks; i++) {
+            if (should_stop(call)) {
+                return -1;
+            }
+            task(context, i, 0);
+        }
+        return 0;
+    }
+    job work = {.task = task, .context = context, .n_tasks = n_tasks};
+    atomic_init(&work.next, 0);
+    atomic_init(&work.active, 0);
+    work.max_helpers =
+        (n_tasks < call->n_threads ? (int)n_tasks : call->n_threads) - 1;
+    publish(p, &work);
+    for (;;) {
+        if (should_stop(call)) {
+            atomic_store_explicit(&work.next, n_tasks, memory_order_relaxed);
+            break;
+        }
+        ptrdiff_t i = atomic_fetch_add_explicit(&work.next, 1, memory_order_relaxed);
+        if (i >= n_tasks) {
+            break;
+        }
+        task(context, i, 0);
+    }
+    withdraw(p, &work);
+    wait_for_helpers(p, &work, call);
+    return call->stopped ? -1 : 0;
+}
+
+int fanin_pool_size(void)
+{
+    if (pool == NULL) {
+        return 0;
+    }
+    fanin_mutex_lock(&pool->lock);
+    int n = pool->n_workers;
+    fanin_mutex_unlock(&pool->lock);
+    return n;
+}

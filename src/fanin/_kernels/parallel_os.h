@@ -1,0 +1,186 @@
+/* What the thread pool needs of the operating system: POSIX threads, or their
+ * Windows equivalents under the same names. */
+#ifndef FANIN_PARALLEL_OS_H
+#define FANIN_PARALLEL_OS_H
+
+#if defined(_MSC_VER)
+#include <intrin.h>
+#endif
+
+static inline void fanin_pause(void)
+{
+#if defined(_MSC_VER)
+    YieldProcessor();
+#elif defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+typedef void (*fanin_thread_main)(void *);
+
+#ifdef _WIN32
+
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#include <process.h>
+#include <stdlib.h>
+
+typedef SRWLOCK fanin_mutex;
+typedef CONDITION_VARIABLE fanin_cond;
+typedef INIT_ONCE fanin_once;
+#define FANIN_ONCE_INIT INIT_ONCE_STATIC_INIT
+
+#define fanin_mutex_init(m) InitializeSRWLock(m)
+#define fanin_mutex_lock(m) AcquireSRWLockExclusive(m)
+#define fanin_mutex_unlock(m) ReleaseSRWLockExclusive(m)
+#define fanin_cond_init(c) InitializeConditionVariable(c)
+#define fanin_cond_signal(c) WakeConditionVariable(c)
+#define fanin_cond_broadcast(c) WakeAllConditionVariable(c)
+#define fanin_cond_wait(c, m) SleepConditionVariableSRW(c, m, INFINITE, 0)
+#define fanin_cond_wait_ms(c, m, ms) SleepConditionVariableSRW(c, m, ms, 0)
+#define fanin_block_signals() ((void)0)
+#define fanin_atfork_child(f) ((void)(f))
+
+static BOOL CALLBACK fanin_once_call(PINIT_ONCE once, PVOID f, PVOID *unused)
+{
+    (void)once;
+    (void)unused;
+    ((void (*)(void))f)();
+    return TRUE;
+}
+
+static inline void fanin_call_once(fanin_once *once, void (*f)(void))
+{
+    InitOnceExecuteOnce(once, fanin_once_call, (PVOID)f, NULL);
+}
+
+static inline double fanin_coarse_seconds(void)
+{
+    return (double)GetTickCount64() * 1e-3;
+}
+
+struct fanin_thread_start_arguments {
+    fanin_thread_main main;
+    void *argument;
+};
+
+static unsigned __stdcall fanin_thread_entry(void *raw)
+{
+    struct fanin_thread_start_arguments start =
+        *(struct fanin_thread_start_arguments *)raw;
+    free(raw);
+    start.main(start.argument);
+    return 0;
+}
+
+static inline int fanin_thread_start(fanin_thread_main main, void *argument)
+{
+    struct fanin_thread_start_arguments *start = malloc(sizeof *start);
+    if (start == NULL) {
+        return -1;
+    }
+    start->main = main;
+    start->argument = argument;
+    uintptr_t handle = _beginthreadex(NULL, 8u << 20, fanin_thread_entry, start,
+                                      STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+    if (handle == 0) {
+        free(start);
+        return -1;
+    }
+    CloseHandle((HANDLE)handle);
+    return 0;
+}
+
+#else /* POSIX */
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+typedef pthread_mutex_t fanin_mutex;
+typedef pthread_cond_t fanin_cond;
+typedef pthread_once_t fanin_once;
+#define FANIN_ONCE_INIT PTHREAD_ONCE_INIT
+
+#define fanin_mutex_init(m) pthread_mutex_init(m, NULL)
+#define fanin_mutex_lock(m) pthread_mutex_lock(m)
+#define fanin_mutex_unlock(m) pthread_mutex_unlock(m)
+#define fanin_cond_init(c) pthread_cond_init(c, NULL)
+#define fanin_cond_signal(c) pthread_cond_signal(c)
+#define fanin_cond_broadcast(c) pthread_cond_broadcast(c)
+#define fanin_cond_wait(c, m) pthread_cond_wait(c, m)
+#define fanin_call_once(once, f) pthread_once(once, f)
+#define fanin_atfork_child(f) pthread_atfork(NULL, NULL, f)
+
+static inline void fanin_block_signals(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+static inline double fanin_coarse_seconds(void)
+{
+    struct timespec now;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* A time-out may come late or early (the wall clock can be set): callers loop. */
+static inline void fanin_cond_wait_ms(fanin_cond *cond, fanin_mutex *mutex, long ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += ms * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    pthread_cond_timedwait(cond, mutex, &until);
+}
+
+struct fanin_thread_start_arguments {
+    fanin_thread_main main;
+    void *argument;
+};
+
+static void *fanin_thread_entry(void *raw)
+{
+    struct fanin_thread_start_arguments start =
+        *(struct fanin_thread_start_arguments *)raw;
+    free(raw);
+    start.main(start.argument);
+    return NULL;
+}
+
+/* Detached, with the stack that BLAS kernels expect (macOS and musl give
+ * secondary threads far less). */
+static inline int fanin_thread_start(fanin_thread_main main, void *argument)
+{
+    struct fanin_thread_start_arguments *start = malloc(sizeof *start);
+    if (start == NULL) {
+        return -1;
+    }
+    start->main = main;
+    start->argument = argument;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
+    pthread_t thread;
+    int failed = pthread_create(&thread, &attributes, fanin_thread_entry, start);
+    pthread_attr_destroy(&attributes);
+    if (failed) {
+        free(start);
+        return -1;
+    }
+    return 0;
+}
+
+#endif
+#endif

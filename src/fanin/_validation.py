@@ -1,0 +1,140 @@
+"""The only home of argument checks: arrays, ``out=``, dtypes, options, ``rng=``.
+
+Every check names the argument, what came and what was expected. None copies an
+array's data: what a kernel cannot address directly it converts block by block.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def real_array(X: ArrayLike, name: str) -> NDArray[Any]:
+    """Return `X` as an array of a real dtype; an array passes through uncopied."""
+    array = np.asarray(X)
+    kind = array.dtype.kind
+    if kind not in "fiub" or (kind == "f" and array.dtype.itemsize > 8):
+        raise TypeError(
+            f"{name} must be an array of real numbers (bool, integers, float16, "
+            f"float32 or float64); got dtype {array.dtype}"
+        )
+    return array
+
+
+def float_dtype(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
+    """Return `dtype` if it is float32 or float64, in native byte order."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name} must be float32 or float64; got {dtype!r}") from None
+    if found not in FLOATS:
+        raise TypeError(f"{name} must be float32 or float64; got {found}")
+    return found
+
+
+def result_dtype(X: NDArray[Any]) -> np.dtype[Any]:
+    """Return the dtype of a result computed from `X`: float32 or float64.
+
+    float32 stays; float64, integers and bool give float64; float16, which
+    float32 holds exactly, gives float32.
+    """
+    if X.dtype.kind == "f" and X.dtype.itemsize <= 4:
+        return FLOATS[0]
+    return FLOATS[1]
+
+
+def check_out(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out"
+) -> NDArray[Any]:
+    """Return `out` if a result of this shape and dtype can be written to it."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array; got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {out.shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}; got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+    return out
+
+
+def choice(value: Any, options: Collection[str], name: str) -> str:
+    """Return `value` if it is one of the option names."""
+    if not isinstance(value, str) or value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name} must be one of {listed}; got {value!r}")
+    return value
+
+
+def integer(value: Any, name: str, *, minimum: int | None = None) -> int:
+    """Return `value` as an int; a bool or a float is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer; got a bool")
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an integer; got {type(value).__name__}"
+        ) from None
+    if minimum is not None and found < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; got {found}")
+    return found
+
+
+def real(
+    value: Any,
+    name: str,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    open_minimum: bool = False,
+    open_maximum: bool = False,
+) -> float:
+    """Return `value` as a finite float inside the interval asked for."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
+    found = float(value)
+    low = found > minimum if open_minimum else found >= minimum
+    high = found < maximum if open_maximum else found <= maximum
+    if not (math.isfinite(found) and low and high):
+        left = "(" if open_minimum or math.isinf(minimum) else "["
+        right = ")" if open_maximum or math.isinf(maximum) else "]"
+        raise ValueError(
+            f"{name} must be a finite number in {left}{minimum:g}, {maximum:g}{right}; "
+            f"got {value!r}"
+        )
+    return found
+
+
+def shape_tuple(shape: Any, name: str = "shape") -> tuple[int, ...]:
+    """Return `shape`, an int or a sequence of ints, as a tuple of sizes >= 0."""
+    if isinstance(shape, Sequence) and not isinstance(shape, (str, bytes)):
+        return tuple(integer(n, f"{name}[{i}]", minimum=0) for i, n in enumerate(shape))
+    return (integer(shape, name, minimum=0),)
+
+
+def generator(rng: Any, name: str = "rng") -> np.random.Generator:
+    """Return a Generator from None, an int, a SeedSequence or a Generator (SPEC 7)."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, np.random.RandomState) or isinstance(rng, (bool, float, str)):
+        raise TypeError(
+            f"{name} must be None, an int, a numpy.random.SeedSequence or a "
+            f"numpy.random.Generator; got {type(rng).__name__}"
+        )
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{name} must be None, a non-negative int, a numpy.random.SeedSequence or "
+            f"a numpy.random.Generator; got {rng!r}"
+        ) from None
