@@ -6,6 +6,7 @@ cdef extern from "parallel.h" nogil:
     ctypedef struct Call "fanin_call":
         int n_threads
         int stopped
+        int (*poll)() noexcept nogil    # NULL: the call is not to be interrupted
 
 # Start a library call on at most `n_threads` threads. It can be interrupted by
 # Ctrl-C if it comes from the main thread.

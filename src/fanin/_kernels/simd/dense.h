@@ -1,0 +1,17 @@
+/* What the dense backward pass needs beside its matrix products. */
+#ifndef FANIN_DENSE_H
+#define FANIN_DENSE_H
+
+#include "levels.h"
+
+struct fanin_dense {
+    /* sums[j] += sum over rows of D[i, j], for the bias gradient. */
+    void (*column_sums_f32)(double *sums, const float *D, ptrdiff_t ldd,
+                            ptrdiff_t rows, ptrdiff_t cols);
+    void (*column_sums_f64)(double *sums, const double *D, ptrdiff_t ldd,
+                            ptrdiff_t rows, ptrdiff_t cols);
+};
+
+FANIN_DECLARE(dense)
+
+#endif

@@ -1,0 +1,174 @@
+/* Losses and their gradients with respect to the network's output Z.
+ *
+ * Design
+ * a) squared_error: l = sum_j (z_j - y_j)^2, dl/dz = 2 (z - y).
+ *    binary_cross_entropy, from logits: l = sum_j softplus(z_j) - y_j z_j
+ *      = max(z, 0) - y z + log1p(exp(-|z|)); dl/dz = logistic(z) - y.
+ *    softmax_cross_entropy, from logits, for target probabilities y that sum to s
+ *      (1, up to rounding): l = s * lse(z) - sum_j y_j z_j with lse(z) = max + log
+ *      sum exp(z - max); dl/dz = s softmax(z) - y. An integer label is the y with a
+ *      single 1. (Formulas as in Goodfellow, Bengio & Courville 2016, section 6.2.)
+ * b) Losses come from logits because the difference z_y - lse(z) loses no digits,
+ *    where log(softmax) would underflow.
+ * c) Sums over samples are in double. Targets are checked here, in the pass that
+ *    reads them anyway, rather than in a pass of their own: a label outside
+ *    [0, cols), a probability outside [0, 1], probabilities of a sample that do not
+ *    sum to 1 within 1e-3, or a NaN.
+ * d) One read of Z and Y, one write of dZ.
+ */
+#include "losses.h"
+#include "exp_inline.h"
+
+#include <math.h>
+
+#define DEFINE_LOSSES(T, S)                                                        \
+    static double squared_error_##S(T *dZ, const T *Z, const T *Y, ptrdiff_t rows, \
+                                    ptrdiff_t cols, double scale, ptrdiff_t *bad)  \
+    {                                                                              \
+        double total = 0.0;                                                        \
+        for (ptrdiff_t i = 0; i < rows; i++) {                                     \
+            double sum = 0.0;                                                      \
+            int wrong = 0;                                                         \
+            for (ptrdiff_t j = 0; j < cols; j++) {                                 \
+                double y = Y[i * cols + j];                                        \
+                double d = (double)Z[i * cols + j] - y;                            \
+                wrong |= y != y;                                                   \
+                sum += d * d;                                                      \
+                if (dZ != NULL) {                                                  \
+                    dZ[i * cols + j] = (T)(2.0 * scale * d);                       \
+                }                                                                  \
+            }                                                                      \
+            if (wrong && *bad < 0) {                                               \
+                *bad = i;                                                          \
+            }                                                                      \
+            total += sum;                                                          \
+        }                                                                          \
+        return total;                                                              \
+    }                                                                              \
+    static double binary_cross_entropy_##S(                                        \
+        T *dZ, const T *Z, const T *Y, ptrdiff_t rows, ptrdiff_t cols,             \
+        double scale, ptrdiff_t *bad)                                              \
+    {                                                                              \
+        double total = 0.0;                                                        \
+        for (ptrdiff_t i = 0; i < rows; i++) {                                     \
+            double sum = 0.0;                                                      \
+            int wrong = 0;                                                         \
+            for (ptrdiff_t j = 0; j < cols; j++) {                                 \
+                double y = Y[i * cols + j], z = Z[i * cols + j];                   \
+                double e = fanin_exp_f64(-fabs(z));                                \
+                wrong |= !(y >= 0.0 && y <= 1.0);                                  \
+                sum += (z < 0.0 ? 0.0 : z) - y * z + log1p(e);                     \
+                if (dZ != NULL) {                                                  \
+                    double p = (z < 0.0 ? e : 1.0) / (1.0 + e);                    \
+                    dZ[i * cols + j] = (T)(scale * (p - y));                       \
+                }                                                                  \
+            }                                                                      \
+            if (wrong && *bad < 0) {                                               \
+                *bad = i;                                                          \
+            }                                                                      \
+            total += sum;                                                          \
+        }                                                                          \
+        return total;                                                              \
+    }                                                                              \
+    /* p = exp(z - max z); returns max z, sets the double sum of p. */             \
+    static T shifted_exp_##S(T *FANIN_RESTRICT p, const T *FANIN_RESTRICT z,       \
+                             ptrdiff_t cols, double *sum)                          \
+    {                                                                              \
+        T top = z[0];                                                              \
+        for (ptrdiff_t j = 1; j < cols; j++) {                                     \
+            top = z[j] > top ? z[j] : top;                                         \
+        }                                                                          \
+        for (ptrdiff_t j = 0; j < cols; j++) {                                     \
+            p[j] = fanin_exp_##S(z[j] - top);                                      \
+        }                                                                          \
+        double s = 0.0;                                                            \
+        for (ptrdiff_t j = 0; j < cols; j++) {                                     \
+            s += (double)p[j];                                                     \
+        }                                                                          \
+        *sum = s;                                                                  \
+        return top;                                                                \
+    }                                                                              \
+    static double softmax_cross_entropy_##S(                                       \
+        T *dZ, const T *Z, const T *Y, const int64_t *labels, ptrdiff_t rows,      \
+        ptrdiff_t cols, double scale, T *scratch, ptrdiff_t *bad)                  \
+    {                                                                              \
+        double total = 0.0;                                                        \
+        for (ptrdiff_t i = 0; i < rows; i++) {                                     \
+            const T *z = Z + i * cols;                                             \
+            T *p = dZ == NULL ? scratch : dZ + i * cols;                           \
+            double sum;                                                            \
+            double top = shifted_exp_##S(p, z, cols, &sum);                        \
+            double lse = top + log(sum);                                           \
+            int wrong;                                                             \
+            if (labels != NULL) {                                                  \
+                int64_t y = labels[i];                                             \
+                wrong = y < 0 || y >= cols;                                        \
+                if (!wrong) {                                                      \
+                    total += lse - (double)z[y];                                   \
+                    if (dZ != NULL) {                                              \
+                        double factor = scale / sum;                               \
+                        for (ptrdiff_t j = 0; j < cols; j++) {                     \
+                            p[j] = (T)((double)p[j] * factor);                     \
+                        }                                                          \
+                        p[y] = (T)((double)p[y] - scale);                          \
+                    }                                                              \
+                }                                                                  \
+            } else {                                                               \
+                const T *y = Y + i * cols;                                         \
+                double y_sum = 0.0, dot = 0.0;                                     \
+                wrong = 0;                                                         \
+                for (ptrdiff_t j = 0; j < cols; j++) {                             \
+                    y_sum += (double)y[j];                                         \
+                    /* 0 * (lse - z) is 0 even where z is -inf */                  \
+                    dot += y[j] == 0 ? 0.0 : (double)y[j] * (lse - (double)z[j]);  \
+                    wrong |= !(y[j] >= 0);                                         \
+                }                                                                  \
+                wrong |= !(fabs(y_sum - 1.0) <= 1e-3);                             \
+                total += dot;                                                      \
+                if (dZ != NULL) {                                                  \
+                    double factor = scale * y_sum / sum;                           \
+                    for (ptrdiff_t j = 0; j < cols; j++) {                         \
+                        p[j] = (T)((double)p[j] * factor - scale * (double)y[j]);  \
+                    }                                                              \
+                }                                                                  \
+            }                                                                      \
+            if (wrong && *bad < 0) {                                               \
+                *bad = i;                                                          \
+            }                                                                      \
+        }                                                                          \
+        return total;                                                              \
+    }                                                                              \
+    static void softmax_##S(T *Z, ptrdiff_t rows, ptrdiff_t cols)                  \
+    {                                                                              \
+        for (ptrdiff_t i = 0; i < rows; i++) {                                     \
+            T *z = Z + i * cols;                                                   \
+            T top = z[0];                                                          \
+            double sum = 0.0;                                                      \
+            for (ptrdiff_t j = 1; j < cols; j++) {                                 \
+                top = z[j] > top ? z[j] : top;                                     \
+            }                                                                      \
+            for (ptrdiff_t j = 0; j < cols; j++) {                                 \
+                z[j] = fanin_exp_##S(z[j] - top);                                  \
+            }                                                                      \
+            for (ptrdiff_t j = 0; j < cols; j++) {                                 \
+                sum += (double)z[j];                                               \
+            }                                                                      \
+            for (ptrdiff_t j = 0; j < cols; j++) {                                 \
+                z[j] = (T)((double)z[j] / sum);                                    \
+            }                                                                      \
+        }                                                                          \
+    }
+
+DEFINE_LOSSES(float, f32)
+DEFINE_LOSSES(double, f64)
+
+const struct fanin_losses FANIN_AT_LEVEL(fanin_losses) = {
+    .squared_error_f32 = squared_error_f32,
+    .squared_error_f64 = squared_error_f64,
+    .binary_cross_entropy_f32 = binary_cross_entropy_f32,
+    .binary_cross_entropy_f64 = binary_cross_entropy_f64,
+    .softmax_cross_entropy_f32 = softmax_cross_entropy_f32,
+    .softmax_cross_entropy_f64 = softmax_cross_entropy_f64,
+    .softmax_f32 = softmax_f32,
+    .softmax_f64 = softmax_f64,
+};
