@@ -138,3 +138,62 @@ def generator(rng: Any, name: str = "rng") -> np.random.Generator:
             f"{name} must be None, a non-negative int, a numpy.random.SeedSequence or "
             f"a numpy.random.Generator; got {rng!r}"
         ) from None
+
+
+def vector(
+    array: Any,
+    name: str,
+    size: int | None = None,
+    dtype: np.dtype[Any] | None = None,
+    *,
+    writeable: bool = False,
+) -> NDArray[Any]:
+    """Return `array` if it is a contiguous float vector of this size and dtype."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array; got {type(array).__name__}")
+    if array.ndim != 1 or (size is not None and array.size != size):
+        wanted = "one-dimensional" if size is None else f"of shape ({size},)"
+        raise ValueError(f"{name} must be {wanted}; got shape {array.shape}")
+    if dtype is None:
+        float_dtype(array.dtype, name)
+    elif array.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}; got {array.dtype}")
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        raise ValueError(f"{name} must be contiguous and aligned")
+    if writeable and not array.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+    return array
+
+
+def samples(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[Any]:
+    """Return `X` as a real (n_samples, n_features) array, uncopied."""
+    array = real_array(X, name)
+    if array.ndim != 2 or array.shape[1] != n_features:
+        hint = ""
+        if array.ndim == 1 and array.size == n_features:
+            hint = f"; for one sample pass {name}.reshape(1, -1)"
+        raise ValueError(
+            f"{name} must have shape (n_samples, {n_features}); got {array.shape}{hint}"
+        )
+    return array
+
+
+def contiguous_rows(out: NDArray[Any], name: str = "out") -> None:
+    """Refuse a matrix whose rows are not contiguous, aligned and in order."""
+    size = out.dtype.itemsize
+    row, column = out.strides
+    if (
+        (out.shape[1] > 1 and column != size)
+        or (out.shape[0] > 1 and (row < out.shape[1] * size or row % size))
+        or not out.flags.aligned
+    ):
+        raise ValueError(
+            f"{name} must have contiguous rows, aligned and in order; got strides "
+            f"{out.strides} for shape {out.shape} and dtype {out.dtype}"
+        )
+
+
+def no_overlap(out: NDArray[Any], other: NDArray[Any], name: str) -> None:
+    """Refuse an `out` that shares memory with an input it would corrupt."""
+    if np.may_share_memory(out, other):
+        raise ValueError(f"out must not overlap {name}")

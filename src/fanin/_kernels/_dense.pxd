@@ -1,7 +1,7 @@
 """The plan of a dense network, for the gradient check (see _dense.pyx)."""
 from ._optimizers cimport Update
 from ._parallel cimport Call
-from ._source cimport Source
+from ._rows cimport Rows
 
 
 cdef struct Layer:
@@ -32,8 +32,8 @@ cdef struct Pass:
     # the call: what to read and where to write; NULL for what is not wanted
     char *theta
     char *gradient
-    Source X
-    Source Y
+    Rows X
+    Rows Y
     const Py_ssize_t *index     # rows of X and Y to take, or NULL for all
     Py_ssize_t n_rows
     bint with_loss

@@ -45,7 +45,7 @@ from ._losses cimport (
 from ._optimizers cimport ADAM, SGD, optimizer_update
 from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
-from ._source cimport F32, F64, pack, pack_i64, source_from_array
+from ._rows cimport F32, F64, pack, pack_i64, rows_from_array
 
 from ._activations import ACTIVATIONS
 from ._losses import LOSSES
@@ -504,7 +504,7 @@ cdef class Plan:
         p.n_bias = self.n_bias
         p.chunk_rows = self.chunk_rows
         p.theta = <char *>cnp.PyArray_DATA(theta)
-        source_from_array(&p.X, X)
+        rows_from_array(&p.X, X)
         p.n_rows = cnp.PyArray_DIM(X, 0)
         return 0
 
@@ -539,7 +539,7 @@ cdef class Plan:
     cdef int set_targets(self, Pass *p, object y) except -1:
         p.with_loss = True
         p.labels = cnp.PyArray_NDIM(y) == 1
-        source_from_array(&p.Y, y)
+        rows_from_array(&p.Y, y)
         return 0
 
     cdef size_t layout(self, Pass *p, char *base) noexcept nogil:

@@ -6,8 +6,8 @@
  * are read with memcpy, which is defined at any alignment. Plain loops: the cost is
  * one read of the source and one write of the buffer.
  */
-#ifndef FANIN_SOURCE_H
-#define FANIN_SOURCE_H
+#ifndef FANIN_ROWS_H
+#define FANIN_ROWS_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -23,7 +23,7 @@ typedef struct {
     ptrdiff_t row_stride, col_stride;   /* bytes */
     int dtype;                          /* fanin_dtype */
     int swapped;                        /* the other byte order */
-} fanin_source;
+} fanin_rows;
 
 static inline uint16_t fanin_swap16(uint16_t x) { return (uint16_t)(x << 8 | x >> 8); }
 static inline uint32_t fanin_swap32(uint32_t x)
@@ -83,7 +83,7 @@ static inline double fanin_as_f64(uint64_t x)
 #define FANIN_SAME(x) (x)
 
 #define FANIN_DEFINE_PACK(OUT, NAME)                                               \
-    static inline void NAME(OUT *out, ptrdiff_t ld, const fanin_source *s,         \
+    static inline void NAME(OUT *out, ptrdiff_t ld, const fanin_rows *s,         \
                             const ptrdiff_t *rows, ptrdiff_t first,                \
                             ptrdiff_t n_rows, ptrdiff_t n_cols)                    \
     {                                                                              \

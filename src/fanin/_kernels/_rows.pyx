@@ -1,13 +1,13 @@
 """From a NumPy array of any real dtype to the C description of its rows.
 
-Design: source.h packs blocks; this module translates dtype, byte order and strides
+Design: rows.h packs blocks; this module translates dtype, byte order and strides
 once per call.
 """
 cimport numpy as cnp
 
 cnp.import_array()
 
-cdef extern from "source.h":
+cdef extern from "rows.h":
     enum:
         FANIN_I8
         FANIN_U8
@@ -52,7 +52,7 @@ cdef int dtype_code(int type_number, int itemsize) noexcept nogil:
     return -1
 
 
-cdef int source_from_array(Source *s, object array) except -1:
+cdef int rows_from_array(Rows *s, object array) except -1:
     cdef cnp.ndarray a = array
     cdef int ndim = cnp.PyArray_NDIM(a)
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)

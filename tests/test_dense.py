@@ -1,0 +1,288 @@
+"""The plan's passes: against the twin, over layouts, dtypes, threads and chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanin._kernels._activations import ACTIVATIONS
+from fanin._kernels._dense import Plan
+from fanin._kernels._losses import LOSSES
+from fanin._kernels._perturb import central_differences
+
+ACTIVATION_NAMES = sorted(ACTIVATIONS)
+LOSS_NAMES = sorted(LOSSES)
+
+
+def problem(widths, names, loss, m, dtype, seed, bias=True):
+    """A random network with inputs, parameters and targets."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        (a, b, name, bias)
+        for a, b, name in zip(widths, widths[1:], names, strict=False)
+    ]
+    plan = Plan(layers, loss, np.dtype(dtype))
+    theta = rng.standard_normal(plan.n_parameters)
+    at = 0
+    for n_in, n_out, _, has_bias in layers:
+        theta[at : at + n_in * n_out] /= np.sqrt(n_in)
+        at += n_in * n_out + (n_out if has_bias else 0)
+    theta = theta.astype(dtype)
+    X = rng.standard_normal((m, widths[0])).astype(dtype)
+    if loss == "softmax_cross_entropy":
+        y = rng.integers(0, widths[-1], m)
+    else:
+        y = rng.uniform(size=(m, widths[-1])).astype(dtype)
+    return plan, layers, theta, X, y
+
+
+def bound(dtype, layers, m):
+    """Relative rounding error of a pass: a few eps times the longest sum's root."""
+    longest = max(max(n_in, n_out) for n_in, n_out, _, _ in layers)
+    return 16 * np.finfo(dtype).eps * len(layers) * np.sqrt(max(longest, m))
+
+
+def distance(a, b):
+    return np.linalg.norm(a.astype(float) - b) / max(np.linalg.norm(b), 1e-30)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
+@pytest.mark.parametrize("m", [1, 2, 33, 600])
+def test_pass_equals_twin(name, loss, m, dtype):
+    plan, layers, theta, X, y = problem(
+        (7, 40, 19, 5), (name, name, "identity"), loss, m, dtype, seed=m
+    )
+    out = np.empty((m, 5), dtype)
+    plan.forward(theta, X, out)
+    expected = reference.network_outputs(layers, theta.astype(float), X)[-1]
+    limit = bound(dtype, layers, m)
+    assert distance(out, expected) <= limit
+    gradient = np.full_like(theta, np.nan)
+    value, bad = plan.evaluate(theta, X, y, gradient)
+    exact, wanted = reference.loss_and_gradient(layers, theta.astype(float), X, y, loss)
+    assert bad == -1
+    assert abs(value - exact) <= limit * max(1.0, abs(exact))
+    assert distance(gradient, wanted) <= 4 * limit
+    assert plan.evaluate(theta, X, y)[0] == value
+
+
+@pytest.mark.parametrize("last", ["logistic", "tanh", "relu"])
+def test_activation_on_the_last_layer(last):
+    plan, layers, theta, X, y = problem(
+        (6, 9, 4), ("tanh", last), "squared_error", 50, np.float64, seed=1
+    )
+    gradient = np.empty_like(theta)
+    value, _ = plan.evaluate(theta, X, y, gradient)
+    exact, wanted = reference.loss_and_gradient(layers, theta, X, y, "squared_error")
+    assert value == pytest.approx(exact, rel=1e-14)
+    assert distance(gradient, wanted) <= bound(np.float64, layers, 50)
+
+
+def test_without_bias():
+    plan, layers, theta, X, y = problem(
+        (6, 9, 4), ("tanh", "identity"), "squared_error", 50, np.float64, 1, bias=False
+    )
+    assert plan.n_parameters == 6 * 9 + 9 * 4
+    gradient = np.empty_like(theta)
+    plan.evaluate(theta, X, y, gradient)
+    wanted = reference.loss_and_gradient(layers, theta, X, y, "squared_error")[1]
+    assert distance(gradient, wanted) <= bound(np.float64, layers, 50)
+
+
+def layouts(X):
+    """The same numbers in every layout the contract names."""
+    m, n = X.shape
+    yield "C", X
+    yield "F", np.asfortranarray(X)
+    wide = np.zeros((m, n + 3), X.dtype)
+    wide[:, 1 : n + 1] = X
+    yield "padded rows", wide[:, 1 : n + 1]
+    yield "every second row", np.repeat(X, 2, axis=0)[::2]
+    yield "every second column", np.repeat(X, 2, axis=1)[:, ::2]
+    yield "negative strides", np.ascontiguousarray(X[::-1, ::-1])[::-1, ::-1]
+    yield "F, negative", np.asfortranarray(X[:, ::-1])[:, ::-1]
+    raw = np.zeros(X.nbytes + 1, np.uint8)
+    unaligned = raw[1:].view(X.dtype).reshape(X.shape)
+    unaligned[...] = X
+    yield "unaligned", unaligned
+    yield "byte-swapped", X.astype(X.dtype.newbyteorder())
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    yield "read-only", frozen
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", [1, 3, 300])
+def test_any_layout_gives_the_same_result(m, dtype):
+    plan, layers, theta, X, y = problem(
+        (8, 30, 3), ("tanh", "identity"), "softmax_cross_entropy", m, dtype, seed=2
+    )
+    wanted = np.empty_like(theta)
+    value, _ = plan.evaluate(theta, X, y, wanted)
+    for name, array in layouts(X):
+        before = array.copy()
+        gradient = np.empty_like(theta)
+        found, _ = plan.evaluate(theta, array, y, gradient)
+        limit = bound(dtype, layers, m)
+        assert abs(found - value) <= limit, name
+        assert distance(gradient, wanted) <= limit, name
+        np.testing.assert_array_equal(array, before, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", ">i4", ">f2"]
+)
+@pytest.mark.parametrize("net_dtype", [np.float32, np.float64])
+def test_any_real_dtype_is_converted(dtype, net_dtype):
+    plan, _, theta, _, y = problem(
+        (8, 30, 3), ("tanh", "identity"), "softmax_cross_entropy", 300, net_dtype, 2
+    )
+    numbers = np.random.default_rng(0).integers(0, 2 if dtype == "?" else 100, (300, 8))
+    wanted = plan.evaluate(theta, numbers.astype(net_dtype), y)
+    assert plan.evaluate(theta, numbers.astype(dtype), y) == wanted
+    for label_dtype in ("i1", "u1", "i2", ">i4", "u8"):
+        again = plan.evaluate(theta, numbers.astype(dtype), y.astype(label_dtype))
+        assert again == wanted
+
+
+def test_negative_halves_and_their_subnormals_are_exact():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    plan = Plan([(1, 1, "identity", False)], "squared_error", np.dtype(np.float64))
+    out = np.empty((halves.size, 1))
+    plan.forward(np.ones(1), halves[:, np.newaxis], out)
+    np.testing.assert_array_equal(out[:, 0], halves.astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_threads_agree_within_rounding(dtype):
+    """Tiles follow the number of threads, and BLAS may sum a tile in its own way."""
+    plan, layers, theta, X, y = problem(
+        (200, 300, 150, 10), ("relu", "tanh", "identity"), "softmax_cross_entropy",
+        400, dtype, seed=3,
+    )
+    wanted = np.empty_like(theta)
+    value, _ = plan.evaluate(theta, X, y, wanted, 1)
+    for n_threads in (2, 3, 16):
+        gradient = np.empty_like(theta)
+        found, _ = plan.evaluate(theta, X, y, gradient, n_threads)
+        limit = bound(dtype, layers, 400)
+        assert abs(found - value) <= limit
+        assert distance(gradient, wanted) <= limit
+        again = np.empty_like(theta)
+        assert plan.evaluate(theta, X, y, again, n_threads)[0] == found
+        np.testing.assert_array_equal(again, gradient)
+
+
+def test_more_rows_than_a_chunk():
+    plan, layers, theta, X, y = problem(
+        (5, 6, 3), ("tanh", "identity"), "softmax_cross_entropy", 40_000, np.float64, 4
+    )
+    assert X.shape[0] > 2 * plan.chunk_rows
+    for array in (X, np.asfortranarray(X), X.astype(">f8")):
+        gradient = np.empty_like(theta)
+        value, _ = plan.evaluate(theta, array, y, gradient, 2)
+        exact, wanted = reference.loss_and_gradient(
+            layers, theta, X, y, "softmax_cross_entropy"
+        )
+        assert value == pytest.approx(exact, rel=1e-13)
+        assert distance(gradient, wanted) <= 1e-12
+        out = np.empty((40_000, 3))
+        plan.forward(theta, array, out, False, 2)
+        np.testing.assert_allclose(
+            out, reference.network_outputs(layers, theta, X)[-1], rtol=1e-12, atol=1e-13
+        )
+
+
+def test_bias_gradients_sum_in_double():
+    """In float32 a plain sum of 40,000 terms of one size would lose 3 digits."""
+    plan = Plan([(1, 1, "identity", True)], "squared_error", np.dtype(np.float32))
+    m = 40_000
+    gradient = np.empty(2, np.float32)
+    y = np.full((m, 1), -0.1, np.float32)
+    plan.evaluate(np.zeros(2, np.float32), np.zeros((m, 1), np.float32), y, gradient)
+    assert gradient[1] == np.float32(2 * np.float64(np.float32(0.1)))
+
+
+def test_step_picks_rows_and_updates():
+    plan, layers, theta, X, y = problem(
+        (5, 6, 3), ("tanh", "identity"), "softmax_cross_entropy", 100, np.float64, 5
+    )
+    index = np.random.default_rng(0).permutation(100)[:37].astype(np.intp)
+    gradient = np.empty_like(theta)
+    before = theta.copy()
+    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, False, None, None)
+    value, bad = plan.step(theta, gradient, X, y, update, index)
+    exact, wanted = reference.loss_and_gradient(
+        layers, before, X[index], y[index], "softmax_cross_entropy"
+    )
+    assert bad == -1
+    assert value == pytest.approx(exact, rel=1e-13)
+    assert distance(gradient, wanted) <= 1e-13
+    np.testing.assert_allclose(theta, before - 0.5 * wanted, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("what", ["bad target", "not finite"])
+def test_a_failed_step_changes_no_parameter(what):
+    plan, _, theta, X, y = problem(
+        (5, 6, 3), ("tanh", "identity"), "softmax_cross_entropy", 100, np.float64, 5
+    )
+    if what == "bad target":
+        y[60] = 3
+    else:
+        X[10, 2] = np.nan
+    before = theta.copy()
+    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, False, None, None)
+    value, bad = plan.step(theta, np.empty_like(theta), X, y, update)
+    assert bad == 60 if what == "bad target" else np.isnan(value)
+    np.testing.assert_array_equal(theta, before)
+
+
+@given(
+    widths=st.lists(st.integers(1, 40), min_size=2, max_size=5),
+    m=st.integers(1, 70),
+    loss=st.sampled_from(LOSS_NAMES),
+    names=st.lists(st.sampled_from(ACTIVATION_NAMES), min_size=4, max_size=4),
+    n_threads=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_architecture_equals_twin(widths, m, loss, names, n_threads, seed):
+    if loss == "softmax_cross_entropy":
+        widths = [*widths[:-1], max(2, widths[-1])]
+    plan, layers, theta, X, y = problem(widths, names, loss, m, np.float64, seed)
+    gradient = np.empty_like(theta)
+    value, _ = plan.evaluate(theta, X, y, gradient, n_threads)
+    exact, wanted = reference.loss_and_gradient(layers, theta, X, y, loss)
+    limit = bound(np.float64, layers, m)
+    assert abs(value - exact) <= limit * max(1.0, abs(exact))
+    # The gradient of a sum of signed terms may cancel: measure against its parts.
+    scale = max(np.linalg.norm(wanted), 1.0)
+    assert np.linalg.norm(gradient - wanted) <= 16 * limit * scale
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("n_threads", [1, 2, 7])
+def test_central_differences_equal_twin_bit_for_bit_over_threads(loss, n_threads):
+    plan, layers, theta, X, y = problem(
+        (4, 6, 3), ("tanh", "identity"), loss, 11, np.float64, seed=6
+    )
+    kept = theta.copy()
+    numeric, f_plus, f_minus, step = np.empty((4, theta.size))
+    central_differences(plan, theta, X, y, 1e-7, numeric, f_plus, f_minus, step, 1)
+    expected, plus, minus = reference.central_differences(
+        layers, theta, X, y, loss, 1e-7
+    )
+    np.testing.assert_array_equal(theta, kept)
+    np.testing.assert_allclose(f_plus, plus, rtol=1e-14)
+    np.testing.assert_allclose(f_minus, minus, rtol=1e-14)
+    # The losses differ by some eps; over a step of 1e-7 that makes some 1e-9.
+    np.testing.assert_allclose(numeric, expected, rtol=0, atol=3e-8)
+    np.testing.assert_allclose(step, 1e-7 * np.maximum(1, abs(theta)), rtol=1e-8)
+    again = np.empty((4, theta.size))
+    central_differences(plan, theta, X, y, 1e-7, *again, n_threads)
+    np.testing.assert_array_equal(again, np.array([numeric, f_plus, f_minus, step]))
