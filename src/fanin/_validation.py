@@ -197,3 +197,27 @@ def no_overlap(out: NDArray[Any], other: NDArray[Any], name: str) -> None:
     """Refuse an `out` that shares memory with an input it would corrupt."""
     if np.may_share_memory(out, other):
         raise ValueError(f"out must not overlap {name}")
+def seed_words(rng: Any, name: str = "rng") -> NDArray[np.uint32]:
+    """Return 128 bits, as four words, that seed a counter-based kernel.
+
+    They are the lower halves of four raw outputs of the bit generator, whose
+    streams NumPy keeps fixed (NEP 19), unlike those of a Generator's methods. A
+    Generator advances by exactly these four outputs.
+    """
+    raw = generator(rng, name).bit_generator.random_raw(4)
+    return (raw & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+
+
+def distinct_elements(out: NDArray[Any], name: str = "out") -> NDArray[Any]:
+    """Return `out` if no two of its elements share memory.
+
+    Every array got by slicing and transposing passes; one made with stride_tricks
+    passes if each axis, in order of stride, steps past all that lies within it.
+    """
+    reach = out.itemsize
+    steps = zip(out.strides, out.shape, strict=True)
+    for step, n in sorted((abs(step), n) for step, n in steps if n > 1):
+        if step < reach and out.size > 0:
+            raise ValueError(f"{name} has elements that share memory: it cannot be out")
+        reach += step * (n - 1)
+    return out
