@@ -397,8 +397,8 @@ class GradientReport:
             said.append(
                 f"{name}: rounding hides errors up to {_percent(hidden)} of this "
                 f"gradient; the function's values are too coarse for eps = "
-                f"{self.eps:g}, or the gradient is too near zero here: try a larger eps "
-                "or another point"
+                f"{self.eps:g}, or the gradient is too near zero here: try a larger "
+                "eps or another point"
             )
         if unknown.any():
             index = _first(unknown, shape)
@@ -763,12 +763,12 @@ def _explain_ratio(
             continue
         c = float(np.dot(x1, a1)) / square
         slack = 1e-3 * norm(x1) + ALLOWANCE * norm(e1)
+        if ALLOWANCE * norm(e1) > 0.1 * norm(x1 - a1):
+            continue  # too blurred to name a factor
         if norm(x1) == 0.0 and not which:
             return [f"{name}: the numeric gradient is zero, the analytic is not"]
         if not math.isfinite(c) or norm(x1 - c * a1) > slack or c == 0.0:
             continue
-        if slack > 0.1 * norm(x1 - a1):
-            continue  # too blurred to name a factor
         for value, why in _NAMED_RATIOS:
             if abs(c - value) <= 1e-3 * abs(value):
                 return [f"{name}: numeric is {value:g} times analytic{which}: {why}"]

@@ -260,7 +260,9 @@ class Parameters:
                 # A float comes back from its slot as an equal float.
                 if now is not leaf and (array is not None or now != leaf):
                     return block.expression
-            if saved is not None and not np.array_equal(array, saved):
+            if array is None or saved is None:
+                continue
+            if not np.array_equal(array, saved):
                 return block.expression
         return None
 
