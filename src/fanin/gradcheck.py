@@ -39,7 +39,8 @@ THRESHOLDS32 = (1e-3, 1e-1)
 
 # Entries whose Python floats are held at one time.
 CHUNK = 4096
-# Entries per array, and the least number in all, that are examined again.
+# Entries that are examined again: in an array that is found wrong, and in all (or a
+# twelfth of them, which costs about as much as half of the check).
 AGAIN = 16
 AGAIN_IN_ALL = 64
 # The other steps they are examined with, as multiples of the first. 64 times 1e-7 is
@@ -141,7 +142,7 @@ def check_gradient(
        function is always *inconclusive*.
 
     Before an array is called anything but correct, the noise of f is measured (Moré &
-    Wild 2011) and up to 16 of its worst entries are examined with other steps and
+    Wild 2011) and its worst entries are examined with other steps and
     Richardson's extrapolation: those that agree were faults of the step; those where
     the one-sided differences disagree, with the analytic value between them, sit on a
     kink and are left out. So a correct gradient costs 2 n + 2 evaluations.
@@ -516,27 +517,40 @@ class _Check:
                 if not np.isfinite(self.numeric[where]).all():
                     continue
                 flagged = np.arange(record.n)  # rounding hides all of it
-            by_ratio = flagged[np.argsort(-report._ratio[where][flagged])]
-            by_excess = flagged[np.argsort(-excess[flagged])]
-            half = AGAIN // 2
-            chosen = list(dict.fromkeys([*by_ratio[:half], *by_excess[:half]]))
-            for j in [*by_ratio, *by_excess]:
-                if len(chosen) >= AGAIN or len(chosen) == flagged.size:
-                    break
-                if j not in chosen:
-                    chosen.append(j)
-            if budget < len(chosen):
-                break
-            budget -= len(chosen)
             # The numeric norm may be the step's own nonsense.
             rms = record.analytic_norm / math.sqrt(record.n)
-            outcomes = [self._look_again(b, int(j), rms) for j in chosen]
-            self.status[where][chosen] = outcomes
-            rest = np.setdiff1d(flagged, chosen)
-            if rest.size and _report.WRONG not in outcomes:
-                # The worst are cleared, but more were seen than looked at again.
-                kinks = outcomes.count(_report.KINK) == len(outcomes)
-                self.status[where][rest] = _report.KINK if kinks else _report.UNRESOLVED
+            outcomes: list[int] = []
+            by_ratio = flagged[np.argsort(-report._ratio[where][flagged])]
+            by_excess = flagged[np.argsort(-excess[flagged])]
+            both = np.stack([by_ratio, by_excess], axis=1).ravel().tolist()
+            for j in dict.fromkeys(both):
+                if budget == 0:
+                    break
+                # Enough if the array is wrong; to clear it, all must be cleared.
+                if len(outcomes) >= AGAIN and _report.WRONG in outcomes:
+                    break
+                budget -= 1
+                outcomes.append(self._look_again(b, j, rms))
+                self.status[where.start + j] = outcomes[-1]
+            rest = flagged[self.status[where][flagged] == _report.PLAIN] + where.start
+            if rest.size and outcomes and _report.WRONG not in outcomes:
+                self._infer(rest, outcomes)
+
+    def _infer(self, rest: NDArray[np.intp], outcomes: list[int]) -> None:
+        """Give a status to the entries beyond the budget, whose worst are cleared."""
+        self.status[rest] = (
+            _report.BLURRED if _report.BLURRED in outcomes else _report.UNRESOLVED
+        )
+        if _report.KINK in outcomes:
+            half = self.span[rest] / 2
+            slopes = np.stack(
+                [self.f_plus[rest] - self.base, self.base - self.f_minus[rest]]
+            )
+            slopes /= half
+            slack = _report.ALLOWANCE * self.error[rest]
+            a = self.analytic[rest]
+            between = (slopes.min(0) - slack <= a) & (a <= slopes.max(0) + slack)
+            self.status[rest[between]] = _report.KINK
 
     def _look_again(self, b: int, j: int, rms: float) -> int:
         """Examine one entry with other steps; return its status."""
@@ -550,8 +564,8 @@ class _Check:
         steps = [
             first * k for k in FACTORS if k <= 1 or first * k <= LARGEST_STEP * size
         ]
-        own = 1e-7 * abs(float(theta))
-        if 0 < own < first / 64:  # a parameter far smaller than the floor of its step
+        own = STEPS[block.dtype] * abs(float(theta))
+        if 0 < own < first / 4096:  # the floor of the step is far above the parameter
             steps[:0] = [own, own * 64]
         found = []  # (step, central, its error, forward, backward)
         for h in steps:
@@ -623,17 +637,20 @@ class _Check:
     def _on_kink(
         self, found: list[tuple[float, float, float, float, float]], a: float
     ) -> bool:
-        """Whether slopes differ on both sides, at every step, with `a` between."""
-        jumps = []
-        for _, _, e, forward, backward in found[:2]:
-            slack = _report.ALLOWANCE * 2 * e
-            jump = abs(forward - backward)
-            if jump <= slack:
-                return False  # one slope
-            low, high = sorted((forward, backward))
-            slack += 1e-6 * jump
-            if not low - slack <= a <= high + slack:
-                return False
-            jumps.append(jump)
-        # The jump of a smooth function's slopes goes with the step: an eighth here.
-        return len(jumps) == 2 and jumps[0] > 0.5 * jumps[1]
+        """Whether the slopes on both sides are not those of one smooth function.
+
+        Of a smooth function the slopes differ by h f'', so that a step eight times
+        as large makes the difference eight times as large. A kink on one side
+        leaves the slope on the other side what it is: the analytic value must be
+        one of both, or lie between them, at the smallest step.
+        """
+        broken = False
+        for (h, _, e, up, down), (h2, _, e2, up2, down2) in pairwise(found):
+            jump, jump2 = abs(up - down), abs(up2 - down2)
+            expected = jump2 * (h / h2)
+            slack = _report.ALLOWANCE * (e + e2) + 0.1 * max(expected, jump)
+            broken = broken or abs(jump - expected) > slack
+        _, _, e, up, down = found[0]
+        slack = _report.ALLOWANCE * e
+        low, high = sorted((up, down))
+        return broken and low - slack <= a <= high + slack
