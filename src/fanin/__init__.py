@@ -10,6 +10,11 @@ __all__ = [
     "GradientReport",
     "History",
     "Network",
+from fanin.gradcheck import GradientError, GradientReport, check_gradient
+
+__all__ = [
+    "GradientError",
+    "GradientReport",
     "__version__",
     "check_gradient",
     "get_num_threads",

@@ -1,0 +1,834 @@
+"""What a gradient check found: numbers, a verdict, and where to look."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fanin._structure import rebuild
+
+__all__ = ["BlockRecord", "EntryRecord", "GradientError", "GradientReport"]
+
+# How many error estimates an entry may differ by before rounding no longer
+# explains it. The estimate is a typical size; the largest of 10^6 normal errors is
+# 5 of those, and an estimate from a few evaluations may be half of the true one.
+ALLOWANCE = 10.0
+
+# What a re-examined entry was found to be (see `GradientReport._from_vectors`).
+PLAIN, AGREES, KINK, BLURRED, UNRESOLVED, WRONG = range(6)
+
+# From the strongest finding to none.
+_ORDER = ("wrong", "suspicious", "inconclusive", "correct")
+
+_NAMED_RATIOS = (
+    (-1.0, "the sign is wrong"),
+    (2.0, "a factor 2 is missing, such as that of a square's derivative"),
+    (0.5, "there is a factor 2 too many, such as that of a square's derivative"),
+)
+
+
+class GradientError(AssertionError):
+    """A gradient was not found correct; the message is the report's table."""
+
+
+@dataclass(frozen=True)
+class EntryRecord:
+    """One entry of the gradient, analytic against numeric.
+
+    Attributes
+    ----------
+    name : str
+        The array that holds the entry.
+    index : tuple of int
+        Its index in that array.
+    analytic, numeric : float
+        The two values.
+    absolute, relative : float
+        ``|numeric - analytic|``, and that over ``|numeric| + |analytic|``.
+    step : float
+        Half the distance of the two points at which the function was evaluated.
+    f_plus, f_minus : float
+        The function's values there (NaN where they were not kept).
+    error_estimate : float
+        The typical rounding error of `numeric` (and of `analytic`).
+    """
+
+    name: str
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    absolute: float
+    relative: float
+    step: float
+    f_plus: float
+    f_minus: float
+    error_estimate: float
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """One array of the parameters.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    shape : tuple of int
+        Its shape; `n` is the number of entries.
+    n : int
+        The number of entries.
+    relative_error : float
+        ``||numeric - analytic|| / (||numeric|| + ||analytic||)`` over the array.
+    verdict : {"correct", "suspicious", "wrong", "inconclusive"}
+        By the rule that `fanin.check_gradient` states.
+    n_wrong : int
+        The entries whose difference is beyond what rounding explains.
+    analytic_norm, numeric_norm : float
+        The Euclidean norms of the two gradients.
+    hidden : float
+        The relative error that rounding could hide in this array.
+    worst : EntryRecord or None
+        The most wrong entry; None for an empty array.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    n: int
+    relative_error: float
+    verdict: str
+    n_wrong: int
+    analytic_norm: float
+    numeric_norm: float
+    hidden: float
+    worst: EntryRecord | None
+
+
+def norm(values: NDArray[np.float64]) -> float:
+    """Return the Euclidean norm, without overflow or underflow on the way."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    scaled = values / largest
+    return largest * math.sqrt(float(np.dot(scaled, scaled)))
+
+
+class GradientReport:
+    """The outcome of a gradient check; `fanin.check_gradient` makes it.
+
+    Attributes
+    ----------
+    relative_error : float
+        ``||numeric - analytic|| / (||numeric|| + ||analytic||)`` (Euclidean norms)
+        over all entries; 0 if both are zero, NaN if an entry is not finite.
+    verdict : {"correct", "suspicious", "wrong", "inconclusive"}
+        The strongest finding over the arrays, in the order wrong, suspicious,
+        inconclusive, correct.
+    ok : bool
+        Whether the verdict is ``"correct"``.
+    blocks : mapping of str to BlockRecord
+        One record per array: its relative error, its verdict, its norms.
+    diagnosis : list of str
+        Plain sentences that say what is wrong, or what limits the check.
+    numeric, analytic : array, list, tuple or dict of arrays
+        The two gradients (float64), in the structure of the parameters.
+    eps : float
+        The relative step asked for.
+    thresholds : tuple of float
+        Below the first a relative error is correct, from the second it is wrong.
+    n_checked, n_total : int
+        Entries checked, and entries there are.
+    n_evaluations : int
+        Calls of the function.
+    elapsed : float
+        Seconds.
+    """
+
+    relative_error: float
+    verdict: str
+    blocks: MappingProxyType[str, BlockRecord]
+    diagnosis: list[str]
+    eps: float
+    thresholds: tuple[float, float]
+    n_checked: int
+    n_total: int
+    n_evaluations: int
+    elapsed: float
+
+    # Flat, in the order of the blocks.
+    _analytic: NDArray[np.float64]
+    _numeric: NDArray[np.float64]
+    _step: NDArray[np.float64]
+    _f_plus: NDArray[np.float64]
+    _f_minus: NDArray[np.float64]
+    _error: NDArray[np.float64]
+    _status: NDArray[np.int8]
+    _excess: NDArray[np.float64]
+    _ratio: NDArray[np.float64]
+    _score: NDArray[np.float64]
+    _spans: list[tuple[str, slice, tuple[int, ...]]]
+    _template: Any
+    _deterministic: bool
+
+    def __init__(self) -> None:
+        raise TypeError(
+            "a GradientReport is made by fanin.check_gradient, not by its constructor"
+        )
+
+    @classmethod
+    def _from_vectors(
+        cls,
+        analytic: ArrayLike,
+        numeric: ArrayLike,
+        blocks: Sequence[tuple[str, slice, tuple[int, ...]]],
+        *,
+        eps: float,
+        thresholds: tuple[float, float] = (1e-7, 1e-3),
+        step: ArrayLike | None = None,
+        f_plus: ArrayLike | None = None,
+        f_minus: ArrayLike | None = None,
+        error_estimate: ArrayLike | None = None,
+        status: NDArray[np.int8] | None = None,
+        deterministic: bool = True,
+        template: Any = None,
+        notes: Sequence[str] = (),
+        n_evaluations: int = 0,
+        n_total: int | None = None,
+        elapsed: float = 0.0,
+    ) -> GradientReport:
+        """Judge two gradients given as flat vectors.
+
+        Parameters
+        ----------
+        analytic, numeric : (n,) float64
+            The two gradients.
+        blocks : sequence of (name, slice, shape)
+            The arrays; the slices partition ``range(n)`` in order.
+        eps, thresholds
+            As in `fanin.check_gradient`.
+        step, f_plus, f_minus : (n,) float64 or float, optional
+            Shown in the records; `step` defaults to `eps`, the others to NaN.
+        error_estimate : (n,) float64 or float, optional
+            The typical rounding error of each difference ``numeric - analytic``.
+            By default that of a central difference of float64 values of the size of
+            `f_plus` and `f_minus`; 0 if those are not given, which is right for
+            increments computed without cancellation.
+        status : (n,) int8, optional
+            Per entry: PLAIN (judged by its numbers), AGREES (re-examined: right, the
+            difference is the step's), KINK (left out), BLURRED (within the rounding of
+            every step), UNRESOLVED (no step decides), WRONG (re-examined: wrong).
+        deterministic : bool
+            False if two evaluations at one point differed.
+        template : optional
+            `fanin._structure.Parameters.template`; by default `numeric` and
+            `analytic` are dicts of arrays by block name.
+        notes : sequence of str
+            Sentences for `diagnosis`.
+        n_evaluations, n_total, elapsed
+            As in the report.
+        """
+        self = object.__new__(cls)
+        a = np.array(analytic, dtype=np.float64)
+        x = np.array(numeric, dtype=np.float64)
+        n = a.size
+        self._analytic, self._numeric = a, x
+        self._step = np.broadcast_to(eps if step is None else step, (n,))
+        nan = math.nan
+        self._f_plus = np.broadcast_to(nan if f_plus is None else f_plus, (n,))
+        self._f_minus = np.broadcast_to(nan if f_minus is None else f_minus, (n,))
+        if error_estimate is None:
+            if f_plus is None or f_minus is None:
+                error_estimate = 0.0
+            else:
+                error_estimate = rounding_error(
+                    self._f_plus, self._f_minus, 2 * self._step, np.finfo(float).eps
+                )
+        self._error = np.broadcast_to(error_estimate, (n,))
+        self._status = np.zeros(n, np.int8) if status is None else status
+        self._spans = [(name, where, tuple(shape)) for name, where, shape in blocks]
+        if template is None:
+            items = [
+                (name, ("leaf", where, shape)) for name, where, shape in self._spans
+            ]
+            template = ("dict", dict, items)
+        self._template = template
+        self.eps = float(eps)
+        self.thresholds = (float(thresholds[0]), float(thresholds[1]))
+        self.n_checked = n
+        self.n_total = n if n_total is None else n_total
+        self.n_evaluations = n_evaluations
+        self.elapsed = elapsed
+        self._deterministic = deterministic
+        self._judge(list(notes))
+        return self
+
+    # -- the verdict ---------------------------------------------------------------
+
+    def _judge(self, notes: list[str]) -> None:
+        a, x = self._analytic, self._numeric
+        # Entries by how wrong they are, each on the scale of its own array.
+        self._excess = np.zeros(a.size)
+        self._ratio = np.zeros(a.size)
+        self._score = np.zeros(a.size)
+        finite = np.isfinite(a) & np.isfinite(x)
+        largest = _largest(a[finite], x[finite])
+        both = norm(_scaled(a[finite], largest)) + norm(_scaled(x[finite], largest))
+        whole = (largest, both)
+        self.relative_error = _relative(a, x) if finite.all() else math.nan
+        found: dict[str, BlockRecord] = {}
+        said: list[str] = []
+        for name, where, shape in self._spans:
+            record, sentences = self._judge_block(name, where, shape, whole)
+            found[name] = record
+            said += sentences
+        self.blocks = MappingProxyType(found)
+        self.verdict = min(
+            (record.verdict for record in found.values()),
+            key=_ORDER.index,
+            default="correct",
+        )
+        if not self._deterministic:
+            self.verdict = "inconclusive"
+            said.insert(
+                0,
+                "random: two evaluations at the same point differ, so no difference "
+                "of values means anything; freeze the random numbers (seed, dropout "
+                "mask) and check again",
+            )
+        self.diagnosis = said + notes
+
+    def _judge_block(
+        self,
+        name: str,
+        where: slice,
+        shape: tuple[int, ...],
+        whole: tuple[float, float],
+    ) -> tuple[BlockRecord, list[str]]:
+        low, high = self.thresholds
+        middle = math.sqrt(low * high)
+        a, x = self._analytic[where], self._numeric[where]
+        status = self._status[where]
+        finite = np.isfinite(a) & np.isfinite(x)
+        said: list[str] = []
+
+        # All in units of the array's largest entry: no square over- or underflows.
+        unit = _largest(a[finite], x[finite])
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            a1 = np.where(finite, _scaled(a, unit), 0.0)
+            x1 = np.where(finite, _scaled(x, unit), 0.0)
+            e1 = np.where(finite, _scaled(self._error[where], unit), 0.0)
+            difference = np.abs(x1 - a1)
+            excess = np.maximum(difference - ALLOWANCE * e1, 0.0)
+        excess[status == WRONG] = difference[status == WRONG]
+        cleared = (status == AGREES) | (status == KINK) | (status == UNRESOLVED)
+        excess[cleared | (status == BLURRED)] = 0.0
+        size = np.abs(x1) + np.abs(a1)
+        ratio = np.divide(excess, size, out=np.zeros(a.size), where=size > 0)
+        scale = norm(a1) + norm(x1)
+        rms = scale / math.sqrt(max(1, a.size))
+        with np.errstate(invalid="ignore"):
+            score = np.divide(excess, size + rms, out=np.zeros(a.size), where=size > 0)
+        # A gradient that is not finite where the function is, is wrong.
+        broken = ~np.isfinite(a) & np.isfinite(x)
+        score[broken] = math.inf
+        unknown = ~np.isfinite(x)
+        self._excess[where], self._ratio[where], self._score[where] = (
+            excess,
+            ratio,
+            score,
+        )
+
+        relative = norm(difference) / scale if scale > 0 else 0.0
+        beyond = norm(excess) / scale if scale > 0 else 0.0
+        # Errors of n entries add up like their root, not like their sum.
+        blur = float(norm(np.minimum(e1, 1e300)[~cleared]))
+        hidden = 3 * blur / scale if scale > 0 else 0.0
+        worst_ratio = float(np.max(ratio, initial=0.0))
+        counted = (ratio >= middle) | broken
+        if beyond >= low and not counted.any():
+            counted = excess > 0
+        n_wrong = int(np.count_nonzero(counted))
+
+        if broken.any():
+            verdict = "wrong"
+            index = _first(broken, shape)
+            said.append(
+                f"{name}: the analytic gradient is not finite at {_show(index)} "
+                f"({_count(broken)}), where the function is"
+            )
+        elif beyond >= high or worst_ratio >= high:
+            verdict = "wrong"
+        elif beyond >= low or worst_ratio >= middle:
+            verdict = "suspicious"
+        elif unknown.any():
+            verdict = "inconclusive"
+        elif (status == UNRESOLVED).any():
+            verdict = "inconclusive"
+            undecided = status == UNRESOLVED
+            said.append(
+                f"{name}: no step decides {_show(_first(undecided, shape))} "
+                f"({_count(undecided)}): the differences depend on the step as much as "
+                "they differ from the analytic gradient; try another eps than "
+                f"{self.eps:g}"
+            )
+        elif relative < low or scale == 0.0:
+            verdict = "correct"
+        elif hidden < high or self._negligible(blur, unit, whole, middle):
+            verdict = "correct"
+            if (status == AGREES).any():
+                said.append(
+                    f"{name}: a better step confirms {_count(status == AGREES)} that "
+                    f"eps = {self.eps:g} does not resolve"
+                )
+            elif not (status == KINK).any():
+                said.append(
+                    f"{name}: rounding, not error: the relative error of "
+                    f"{relative:.1e} is that of evaluating the function, which hides "
+                    f"errors below {hidden:.0e}"
+                )
+        else:
+            verdict = "inconclusive"
+            said.append(
+                f"{name}: rounding hides errors up to {_percent(hidden)} of this "
+                f"gradient; the function's values are too coarse for eps = "
+                f"{self.eps:g}, or the gradient is too near zero here: try a larger "
+                "eps or another point"
+            )
+        if unknown.any():
+            index = _first(unknown, shape)
+            said.append(
+                f"{name}: the function is not finite, or overflows, near "
+                f"{_show(index)} ({_count(unknown)})"
+            )
+        if (status == KINK).any():
+            kinks = status == KINK
+            said.append(
+                f"{name}: {_count(kinks)} on a kink, the first at "
+                f"{_show(_first(kinks, shape))}: the slopes on both sides disagree and "
+                "the analytic value lies between them; left out of the verdict"
+            )
+        if not self._deterministic:
+            verdict, said = "inconclusive", []
+        if verdict in ("wrong", "suspicious") and not broken.any():
+            said[:0] = _explain_ratio(name, a1, x1, e1, counted)
+
+        record = BlockRecord(
+            name=name,
+            shape=shape,
+            n=a.size,
+            relative_error=relative if finite.all() else math.nan,
+            verdict=verdict,
+            n_wrong=n_wrong,
+            analytic_norm=norm(a) if np.isfinite(a).all() else math.nan,
+            numeric_norm=norm(x) if np.isfinite(x).all() else math.nan,
+            hidden=hidden,
+            worst=self._record(self._order(where)[0], name, where, shape)
+            if a.size
+            else None,
+        )
+        return record, said
+
+    def _negligible(
+        self, blur: float, unit: float, whole: tuple[float, float], share: float
+    ) -> bool:
+        """Whether all that rounding could hide is a small share of the gradient."""
+        largest, both = whole
+        if largest == 0.0:
+            return False
+        return 3 * blur * (unit / largest) < share * both
+
+    # -- entries -------------------------------------------------------------------
+
+    def _order(self, where: slice) -> NDArray[np.intp]:
+        """Flat indices of a range, the most wrong entry first."""
+        a, x = self._analytic[where], self._numeric[where]
+        with np.errstate(invalid="ignore", over="ignore"):
+            size = np.abs(a) + np.abs(x)
+            difference = np.abs(x - a)
+            plain = np.divide(
+                difference, size, out=np.zeros(a.size), where=difference > 0
+            )
+        plain = np.where(np.isnan(plain) | np.isnan(difference), math.inf, plain)
+        # Below what rounding explains, order by how many error estimates it is.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            estimates = np.divide(
+                difference,
+                self._error[where],
+                out=plain.copy(),
+                where=self._error[where] > 0,
+            )
+        estimates = np.where(np.isnan(estimates), math.inf, estimates)
+        return np.lexsort((-estimates, -self._score[where])) + (where.start or 0)
+
+    def _record(
+        self, i: int, name: str, where: slice, shape: tuple[int, ...]
+    ) -> EntryRecord:
+        a, x = float(self._analytic[i]), float(self._numeric[i])
+        index = np.unravel_index(int(i) - where.start, shape) if shape else ()
+        difference = abs(x - a)
+        size = abs(x) + abs(a)
+        relative = 0.0 if difference == 0 else difference / size
+        if difference > 0 and math.isinf(size) and math.isfinite(a + 0 * x):
+            relative = abs(x / 4 - a / 4) / (abs(x / 4) + abs(a / 4))
+        return EntryRecord(
+            name=name,
+            index=tuple(int(k) for k in index),
+            analytic=a,
+            numeric=x,
+            absolute=difference,
+            relative=relative,
+            step=float(self._step[i]),
+            f_plus=float(self._f_plus[i]),
+            f_minus=float(self._f_minus[i]),
+            error_estimate=float(self._error[i]),
+        )
+
+    def worst(self, k: int = 10) -> list[EntryRecord]:
+        """Return records of the `k` most wrong entries, the most wrong first.
+
+        An entry is the more wrong, the more its difference exceeds what rounding
+        explains, on the scale of its own array: so a small array comes first if it
+        is the wrong one.
+
+        Parameters
+        ----------
+        k : int
+            How many; all of them if there are fewer.
+
+        Returns
+        -------
+        list of EntryRecord
+            With `name`, `index`, `analytic`, `numeric`, `absolute`, `relative`,
+            `step`, `f_plus`, `f_minus` and `error_estimate`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> report = fanin.check_gradient(lambda x: x @ x, x, [2.0, 4.0, 7.0])
+        >>> report.worst(1)[0].index
+        (2,)
+        """
+        if k <= 0:
+            return []
+        order = self._order(slice(0, self._analytic.size))[:k]
+        starts = np.array([where.start for _, where, _ in self._spans])
+        records = []
+        for i in order:
+            # Empty arrays share their start with the next one: take the last.
+            span = self._spans[int(np.searchsorted(starts, i, side="right")) - 1]
+            records.append(self._record(int(i), *span))
+        return records
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is ``"correct"``."""
+        return self.verdict == "correct"
+
+    @property
+    def numeric(self) -> Any:
+        """The numeric gradient, in the structure of the parameters."""
+        return rebuild(self._template, self._numeric)
+
+    @property
+    def analytic(self) -> Any:
+        """The analytic gradient, in the structure of the parameters."""
+        return rebuild(self._template, self._analytic)
+
+    def raise_if_wrong(self) -> None:
+        """Raise unless the verdict is ``"correct"``.
+
+        Raises
+        ------
+        GradientError
+            An `AssertionError` whose message is the report's table; also for a
+            suspicious or inconclusive check, which a test must not take for a pass.
+        """
+        if not self.ok:
+            raise GradientError(str(self))
+
+    def to_dict(self, k: int = 10) -> dict[str, Any]:
+        """Return the report as plain Python objects that `json.dumps` takes.
+
+        Parameters
+        ----------
+        k : int
+            How many of the worst entries to include.
+
+        Returns
+        -------
+        dict
+            The report's attributes, with `blocks` as a list, `worst` as a list and
+            no arrays. Numbers that are not finite, which JSON lacks, are None.
+        """
+        return {
+            "verdict": self.verdict,
+            "ok": self.ok,
+            "relative_error": _json(self.relative_error),
+            "eps": self.eps,
+            "thresholds": list(self.thresholds),
+            "n_checked": self.n_checked,
+            "n_total": self.n_total,
+            "n_evaluations": self.n_evaluations,
+            "elapsed": self.elapsed,
+            "diagnosis": list(self.diagnosis),
+            "blocks": [_json(asdict(record)) for record in self.blocks.values()],
+            "worst": [_json(asdict(record)) for record in self.worst(k)],
+        }
+
+    # -- printing ------------------------------------------------------------------
+
+    @property
+    def summary(self) -> str:
+        """One sentence: the verdict, and where it comes from."""
+        error = f"relative error {self.relative_error:.2g}"
+        if self.verdict == "correct":
+            return f"correct: {error} over {self.n_checked} entries"
+        if not self._deterministic:
+            return "inconclusive: the function is random"
+        guilty = [r for r in self.blocks.values() if r.verdict == self.verdict]
+        # The array that is most wrong first, as in `worst`.
+        guilty.sort(key=lambda record: -self._score_of(record))
+        first = guilty[0]
+        others = ""
+        if len(guilty) > 1:
+            others = f" (and {len(guilty) - 1} more)"
+        if self.verdict == "inconclusive":
+            return f"inconclusive: {first.name}{others}; {error}"
+        worst = first.worst
+        assert worst is not None
+        return (
+            f"{self.verdict}: {first.name}{others}, {first.n_wrong} of {first.n} "
+            f"entries, worst at {_show(worst.index)}: analytic {worst.analytic:.6g}, "
+            f"numeric {worst.numeric:.6g}"
+        )
+
+    def _score_of(self, record: BlockRecord) -> float:
+        for name, where, _ in self._spans:
+            if name == record.name:
+                return float(np.max(self._score[where], initial=0.0))
+        return 0.0
+
+    def _rows(self, limit: int) -> tuple[list[list[str]], int]:
+        records = list(self.blocks.values())
+        if len(records) > limit:
+            worst_first = sorted(
+                range(len(records)),
+                key=lambda i: (_ORDER.index(records[i].verdict), i),
+            )
+            records = [records[i] for i in sorted(worst_first[:limit])]
+        rows = [
+            [
+                record.name,
+                "x".join(map(str, record.shape)) or "scalar",
+                f"{record.relative_error:.1e}",
+                f"{record.analytic_norm:.3g}",
+                f"{record.numeric_norm:.3g}",
+                str(record.n_wrong),
+                record.verdict,
+            ]
+            for record in records
+        ]
+        return rows, len(self.blocks) - len(rows)
+
+    _HEAD = (
+        "array",
+        "shape",
+        "relative error",
+        "|analytic|",
+        "|numeric|",
+        "wrong entries",
+        "verdict",
+    )
+    _ENTRY_HEAD = ("entry", "analytic", "numeric", "relative", "rounding")
+
+    def _entry_rows(self, k: int = 5) -> list[list[str]]:
+        if self.ok or not self._deterministic:
+            return []
+        return [
+            [
+                f"{record.name}{_show(record.index)}" if record.index else record.name,
+                f"{record.analytic:.8g}",
+                f"{record.numeric:.8g}",
+                f"{record.relative:.1e}",
+                f"{record.error_estimate:.0e}",
+            ]
+            for record in self.worst(k)
+        ]
+
+    def _foot(self) -> str:
+        checked = f"{self.n_checked} entries"
+        if self.n_checked != self.n_total:
+            checked = f"{self.n_checked} of {self.n_total} entries"
+        return (
+            f"{checked}, {self.n_evaluations} evaluations, {self.elapsed:.3g} s, "
+            f"eps {self.eps:g}, relative error {self.relative_error:.2g}"
+        )
+
+    def __str__(self) -> str:
+        rows, left = self._rows(40)
+        lines = [self.summary, "", *_table(self._HEAD, rows)]
+        if left:
+            lines.append(f"... and {left} more arrays")
+        entries = self._entry_rows()
+        if entries:
+            lines += ["", *_table(self._ENTRY_HEAD, entries)]
+        if self.diagnosis:
+            lines += ["", *(f"- {sentence}" for sentence in self.diagnosis[:20])]
+            if len(self.diagnosis) > 20:
+                lines.append(f"- ... and {len(self.diagnosis) - 20} more findings")
+        return "\n".join([*lines, "", self._foot()])
+
+    def __repr__(self) -> str:
+        return (
+            f"<GradientReport {self.verdict}: relative error "
+            f"{self.relative_error:.2g}, {self.n_checked} entries>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows, left = self._rows(100)
+        parts = [f"<p><b>{html.escape(self.summary)}</b></p>"]
+        parts.append(_html_table(self._HEAD, rows))
+        if left:
+            parts.append(f"<p>... and {left} more arrays</p>")
+        entries = self._entry_rows()
+        if entries:
+            parts.append(_html_table(self._ENTRY_HEAD, entries))
+        if self.diagnosis:
+            items = "".join(f"<li>{html.escape(s)}</li>" for s in self.diagnosis)
+            parts.append(f"<ul>{items}</ul>")
+        parts.append(f"<p>{html.escape(self._foot())}</p>")
+        return "\n".join(parts)
+
+
+def rounding_error(
+    f_plus: NDArray[np.float64],
+    f_minus: NDArray[np.float64],
+    span: NDArray[np.float64],
+    epsilon: float,
+    noise: float = 0.0,
+) -> NDArray[np.float64]:
+    """Return the typical rounding error of ``(f_plus - f_minus) / span``.
+
+    Each value is known to `epsilon` of itself at best, or to `noise` if that was
+    measured to be more.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.maximum(np.abs(f_plus), np.abs(f_minus))
+        # Below the normal numbers the spacing no longer shrinks with the value.
+        value = np.maximum(epsilon * size, max(noise, 5e-324))
+        return np.asarray(value / span)
+
+
+def _largest(a: NDArray[np.float64], x: NDArray[np.float64]) -> float:
+    return max(
+        float(np.max(np.abs(a), initial=0.0)), float(np.max(np.abs(x), initial=0.0))
+    )
+
+
+def _scaled(values: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
+    return values / unit if unit > 0 else values
+
+
+def _relative(a: NDArray[np.float64], x: NDArray[np.float64]) -> float:
+    unit = _largest(a, x)
+    if unit == 0.0:
+        return 0.0
+    with np.errstate(under="ignore"):
+        a1, x1 = a / unit, x / unit
+    return norm(x1 - a1) / (norm(x1) + norm(a1))
+
+
+def _explain_ratio(
+    name: str,
+    a: NDArray[np.float64],
+    x: NDArray[np.float64],
+    error: NDArray[np.float64],
+    counted: NDArray[np.bool_],
+) -> list[str]:
+    """Say so if numeric is a constant multiple of analytic where it is wrong."""
+    for where, which in ((slice(None), ""), (counted, " in the wrong entries")):
+        a1, x1, e1 = a[where], x[where], error[where]
+        square = float(np.dot(a1, a1))
+        if square == 0.0:
+            if norm(x1) > 0 and not which:
+                return [f"{name}: the analytic gradient is zero, the numeric is not"]
+            continue
+        c = float(np.dot(x1, a1)) / square
+        slack = 1e-3 * norm(x1) + ALLOWANCE * norm(e1)
+        if ALLOWANCE * norm(e1) > 0.1 * norm(x1 - a1):
+            continue  # too blurred to name a factor
+        if norm(x1) == 0.0 and not which:
+            return [f"{name}: the numeric gradient is zero, the analytic is not"]
+        if not math.isfinite(c) or norm(x1 - c * a1) > slack or c == 0.0:
+            continue
+        for value, why in _NAMED_RATIOS:
+            if abs(c - value) <= 1e-3 * abs(value):
+                return [f"{name}: numeric is {value:g} times analytic{which}: {why}"]
+        # One entry is always a multiple of one entry: only a known factor counts.
+        if a1.size < 2 or abs(c - 1) < 1e-2:
+            continue
+        for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
+            if abs(m) > 1.5 and abs(m - round(m)) <= 2e-3 * abs(m):
+                return [
+                    f"{name}: numeric is {what} times analytic{which}: perhaps a sum "
+                    "for a mean, or a mean for a sum"
+                ]
+        return [f"{name}: numeric is {c:.6g} times analytic{which}"]
+    return []
+
+
+def _first(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(k) for k in np.unravel_index(int(np.argmax(mask)), shape))
+
+
+def _show(index: tuple[int, ...]) -> str:
+    return "[" + ", ".join(map(str, index)) + "]" if index else "its value"
+
+
+def _count(mask: NDArray[np.bool_]) -> str:
+    n = int(np.count_nonzero(mask))
+    return f"{n} of {mask.size} entries"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 1 else "all"
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    return value
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if j == 0 or j == len(widths) - 1 else cell.rjust(width)
+            for j, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    ]
+    lines.insert(1, "-" * len(max(lines, key=len)))
+    return lines
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    top = f"<thead><tr>{line(head, 'th')}</tr></thead>"
+    return f"<table>{top}<tbody>{body}</tbody></table>"
