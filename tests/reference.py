@@ -141,20 +141,19 @@ def loss_and_gradient(layers, theta, X, y, loss):
 # --- _perturb -------------------------------------------------------------------
 
 
-def central_differences(layers, theta, X, y, loss, eps):
-    """Return (numeric, f_plus, f_minus) by perturbing every entry."""
+def central_differences(layers, theta, X, y, loss, step):
+    """Return (f_plus, f_minus, span) by perturbing every entry."""
     count = X.shape[0]
     if loss != "softmax_cross_entropy":
         count *= layers[-1][1]
-    numeric, f_plus, f_minus = np.empty((3, theta.size))
+    f_plus, f_minus, span = np.empty((3, theta.size))
     for i in range(theta.size):
-        h = eps * max(1.0, abs(theta[i]))
         values = []
-        for t in (theta[i] + h, theta[i] - h):
+        for t in (theta[i] + step[i], theta[i] - step[i]):
             moved = theta.copy()
             moved[i] = t
             outputs = network_outputs(layers, moved, X)[-1]
             values.append(loss_forward(outputs, y, loss)[0] / count)
         f_plus[i], f_minus[i] = values
-        numeric[i] = (values[0] - values[1]) / ((theta[i] + h) - (theta[i] - h))
-    return numeric, f_plus, f_minus
+        span[i] = (theta[i] + step[i]) - (theta[i] - step[i])
+    return f_plus, f_minus, span

@@ -77,7 +77,9 @@ def test_state_belongs_to_one_vector(rng):
     assert adam.n_steps == 1
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
+)
 def test_a_copy_continues_exactly(clone, rng):
     theta = rng.standard_normal(6)
     gradients = rng.standard_normal((4, 6))
@@ -95,7 +97,10 @@ def test_a_copy_continues_exactly(clone, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: fanin.optimizers.SGD(0.0), r"learning_rate must be a finite number in"),
+        (
+            lambda: fanin.optimizers.SGD(0.0),
+            r"learning_rate must be a finite number in",
+        ),
         (lambda: fanin.optimizers.SGD(float("nan")), "learning_rate must be a finite"),
         (lambda: fanin.optimizers.SGD(0.1, momentum=1.0), r"momentum must .* \[0, 1\)"),
         (lambda: fanin.optimizers.SGD(0.1, nesterov=True), "needs momentum > 0"),

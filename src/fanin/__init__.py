@@ -3,18 +3,14 @@
 from fanin import initializers, layers, losses, optimizers
 from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
-from fanin.gradcheck import GradientReport, check_gradient
-from fanin.network import History, Network
-
-__all__ = [
-    "GradientReport",
-    "History",
-    "Network",
 from fanin.gradcheck import GradientError, GradientReport, check_gradient
+from fanin.network import History, Network
 
 __all__ = [
     "GradientError",
     "GradientReport",
+    "History",
+    "Network",
     "__version__",
     "check_gradient",
     "get_num_threads",

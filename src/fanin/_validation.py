@@ -197,6 +197,8 @@ def no_overlap(out: NDArray[Any], other: NDArray[Any], name: str) -> None:
     """Refuse an `out` that shares memory with an input it would corrupt."""
     if np.may_share_memory(out, other):
         raise ValueError(f"out must not overlap {name}")
+
+
 def seed_words(rng: Any, name: str = "rng") -> NDArray[np.uint32]:
     """Return 128 bits, as four words, that seed a counter-based kernel.
 

@@ -30,8 +30,7 @@ class Loss:
         if array.shape != (n_rows, n_outputs):
             hint = f" or ({n_rows},)" if n_outputs == 1 else ""
             raise ValueError(
-                f"y must have shape ({n_rows}, {n_outputs}){hint}; "
-                f"got {np.shape(y)}"
+                f"y must have shape ({n_rows}, {n_outputs}){hint}; got {np.shape(y)}"
             )
         return array
 
@@ -124,7 +123,9 @@ class SoftmaxCrossEntropy(Loss):
     def bad_target(self, y: NDArray[Any], row: int) -> str:
         """Say what is wrong with the target that the kernel refused."""
         if y.ndim == 1:
-            return f"y[{row}] is {y[row]}: not a label that the network has an output for"
+            return (
+                f"y[{row}] is {y[row]}: not a label that the network has an output for"
+            )
         return (
             f"y[{row}] sums to {float(y[row].sum()):g} with minimum "
             f"{float(y[row].min()):g}: probabilities must be >= 0 and sum to 1"

@@ -64,6 +64,7 @@ cdef struct Pass:
     # results
     double total
     Py_ssize_t bad_row
+    bint not_finite             # of the gradient of a step
 
 
 cdef enum Outcome:

@@ -58,6 +58,10 @@ cdef extern from "dense.h":
                                 Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
         void (*column_sums_f64)(double *sums, const double *D, Py_ssize_t ldd,
                                 Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+        int (*all_finite_f32)(const float *A, Py_ssize_t lda, Py_ssize_t rows,
+                              Py_ssize_t cols) noexcept nogil
+        int (*all_finite_f64)(const double *A, Py_ssize_t lda, Py_ssize_t rows,
+                              Py_ssize_t cols) noexcept nogil
 
 cdef extern from *:
     """
@@ -251,6 +255,17 @@ cdef void backward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
         return
     gemm(dW, n_out, A_in, ld_in, not transposed, D, n_out, False, m, n, rows,
          <floating>1, <floating>(1 if p.accumulate else 0))
+    if p.update != NULL and not finite(dW, n_out, m, n):
+        p.not_finite = True
+
+
+cdef bint finite(
+    const floating *A, Py_ssize_t lda, Py_ssize_t rows, Py_ssize_t cols
+) noexcept nogil:
+    if floating is float:
+        return kernels.all_finite_f32(A, lda, rows, cols)
+    else:
+        return kernels.all_finite_f64(A, lda, rows, cols)
 
 
 cdef void update_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
@@ -383,6 +398,8 @@ cdef void finish_bias(Pass *p, floating *gradient) noexcept nogil:
         if layer.bias >= 0:
             for j in range(layer.n_out):
                 gradient[layer.bias + j] = <floating>p.bias_sums[layer.bias_sums + j]
+            if not finite(gradient + layer.bias, layer.n_out, 1, layer.n_out):
+                p.not_finite = True
 
 
 cdef int run(Pass *p, int itemsize) noexcept nogil:
@@ -420,7 +437,7 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
         else:
             finish_bias(p, <double *>p.gradient)
     if p.update != NULL:
-        if not isfinite(p.total):
+        if p.not_finite or not isfinite(p.total):
             return NOT_FINITE
         # From here on the step is taken whole: a stop between two stretches of
         # theta would leave parameters that no step ever produced.
@@ -672,14 +689,16 @@ cdef class Plan:
         return p.total, -1
 
     def step(self, theta, gradient, X, y, tuple update, index=None, int n_threads=1):
-        """Forward, loss, backward and update; returns as `evaluate` does.
+        """Forward, loss, backward and update.
 
-        Nothing is updated when a target is bad or the loss is not finite.
+        Returns (loss, first row with a bad target or -1, whether it was taken):
+        nothing is updated when a target is bad or the loss or gradient not finite.
         `update` is (kind, rate, beta_1, beta_2, correction_2, epsilon, nesterov,
         first, second); `index` picks rows of X and y.
         """
         cdef Pass p
         cdef Update u
+        cdef int outcome
         self.begin(&p, theta, X, n_threads)
         self.set_targets(&p, y)
         p.gradient = <char *>cnp.PyArray_DATA(gradient)
@@ -692,6 +711,5 @@ cdef class Plan:
         if index is not None:
             p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
             p.n_rows = cnp.PyArray_DIM(index, 0)
-        if self.execute(&p, X) == BAD_TARGET:
-            return 0.0, p.bad_row
-        return p.total, -1
+        outcome = self.execute(&p, X)
+        return p.total, p.bad_row if outcome == BAD_TARGET else -1, outcome == DONE

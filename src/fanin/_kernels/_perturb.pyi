@@ -9,10 +9,9 @@ def central_differences(
     theta: NDArray[Any],
     X: NDArray[Any],
     y: NDArray[Any],
-    eps: float,
-    numeric: NDArray[Any],
+    step: NDArray[Any],
     f_plus: NDArray[Any],
     f_minus: NDArray[Any],
-    step: NDArray[Any],
+    span: NDArray[Any],
     n_threads: int = 1,
 ) -> None: ...

@@ -1,9 +1,10 @@
 """Central differences of a network's loss, every parameter, on all cores.
 
 Design
-a) numeric[i] = (L(theta + h e_i) - L(theta - h e_i)) / (theta_i^+ - theta_i^-),
-   with h = eps * max(1, |theta_i|) and the denominator the difference of the two
-   numbers really used, so that rounding of theta + h costs nothing.
+a) For each entry i of theta, with a step h_i from the caller,
+     f_plus[i] = L(theta + h_i e_i), f_minus[i] = L(theta - h_i e_i),
+   and span[i] = theta_i^+ - theta_i^-, the difference of the two numbers really
+   used: (f_plus - f_minus) / span then owes nothing to the rounding of theta + h.
 b) "direct": every evaluation is a whole forward pass over all samples, by the same
    code as `Network.loss` (never the backward code). 2 P passes for P parameters.
 c) Parallel over parameters. Each thread perturbs its own copy of theta in its own
@@ -13,7 +14,6 @@ c) Parallel over parameters. Each thread perturbs its own copy of theta in its o
 
 Cost: 4 m P^2 flops for P parameters and m samples; P + workspace memory a thread.
 """
-from libc.math cimport fabs
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -34,11 +34,10 @@ cdef struct Job:
     const double *theta
     Py_ssize_t n_parameters
     Py_ssize_t n_block
-    double eps
-    double *numeric
+    const double *step
     double *f_plus
     double *f_minus
-    double *step
+    double *span
 
 
 cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
@@ -47,12 +46,11 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
     cdef double *theta = worker.theta
     cdef Py_ssize_t i
     cdef Py_ssize_t stop = min((block + 1) * job.n_block, job.n_parameters)
-    cdef double kept, plus, minus, h
+    cdef double kept, plus, minus
     for i in range(block * job.n_block, stop):
         kept = theta[i]
-        h = job.eps * max(1.0, fabs(kept))
-        plus = kept + h
-        minus = kept - h
+        plus = kept + job.step[i]
+        minus = kept - job.step[i]
         theta[i] = plus
         run(&worker.p, sizeof(double))
         job.f_plus[i] = worker.p.total
@@ -60,15 +58,14 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
         run(&worker.p, sizeof(double))
         job.f_minus[i] = worker.p.total
         theta[i] = kept
-        job.step[i] = 0.5 * (plus - minus)
-        job.numeric[i] = (job.f_plus[i] - job.f_minus[i]) / (plus - minus)
+        job.span[i] = plus - minus
 
 
 def central_differences(
-    Plan plan, const double[::1] theta, X, y, double eps, double[::1] numeric,
-    double[::1] f_plus, double[::1] f_minus, double[::1] step, int n_threads=1
+    Plan plan, const double[::1] theta, X, y, const double[::1] step,
+    double[::1] f_plus, double[::1] f_minus, double[::1] span, int n_threads=1
 ):
-    """Fill numeric, f_plus, f_minus and step for a float64 plan, all entries."""
+    """Fill f_plus, f_minus and span for every entry of theta; plan is float64."""
     cdef Job job
     cdef Call call
     cdef Worker *worker
@@ -79,11 +76,10 @@ def central_differences(
         raise TypeError("central_differences needs a float64 plan")
     job.theta = &theta[0]
     job.n_parameters = n
-    job.eps = eps
-    job.numeric = &numeric[0]
+    job.step = &step[0]
     job.f_plus = &f_plus[0]
     job.f_minus = &f_minus[0]
-    job.step = &step[0]
+    job.span = &span[0]
     # Blocks of about a millisecond; what they hold does not depend on their size.
     job.n_block = max(1, <Py_ssize_t>(1e6 / work))
     job.workers = <Worker *>calloc(n_threads, sizeof(Worker))

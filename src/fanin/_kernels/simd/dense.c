@@ -1,9 +1,16 @@
-/* Bias gradients: column sums of dZ in double, whatever the dtype.
+/* Bias gradients, and whether a gradient is finite.
  *
- * Design: rows are the outer loop, so that D is read in memory order; four rows at
- * a time, so that a sum is loaded and stored once for four additions.
+ * Design
+ * a) column_sums: in double, whatever the dtype. Rows are the outer loop, so that D
+ *    is read in memory order; four rows at a time, so that a sum is loaded and
+ *    stored once for four additions.
+ * b) all_finite: the largest exponent field, found with integers, which vectorizes
+ *    where a floating-point comparison of NaNs would not; on a tile of dW that the
+ *    thread has just written to its cache.
  */
 #include "dense.h"
+
+#include <string.h>
 
 #define DEFINE_COLUMN_SUMS(T, S)                                                   \
     static void column_sums_##S(double *FANIN_RESTRICT sums,                       \
@@ -25,10 +32,33 @@
         }                                                                          \
     }
 
+#define DEFINE_ALL_FINITE(T, S, BITS, EXPONENT)                                    \
+    static int all_finite_##S(const T *A, ptrdiff_t lda, ptrdiff_t rows,           \
+                              ptrdiff_t cols)                                      \
+    {                                                                              \
+        for (ptrdiff_t i = 0; i < rows; i++) {                                     \
+            const T *a = A + i * lda;                                              \
+            BITS found = 0;                                                        \
+            for (ptrdiff_t j = 0; j < cols; j++) {                                 \
+                BITS bits;                                                         \
+                memcpy(&bits, a + j, sizeof bits);                                 \
+                found |= (BITS)((bits & EXPONENT) == EXPONENT);                    \
+            }                                                                      \
+            if (found) {                                                           \
+                return 0;                                                          \
+            }                                                                      \
+        }                                                                          \
+        return 1;                                                                  \
+    }
+
 DEFINE_COLUMN_SUMS(float, f32)
 DEFINE_COLUMN_SUMS(double, f64)
+DEFINE_ALL_FINITE(float, f32, uint32_t, 0x7f800000u)
+DEFINE_ALL_FINITE(double, f64, uint64_t, 0x7ff0000000000000u)
 
 const struct fanin_dense FANIN_AT_LEVEL(fanin_dense) = {
     .column_sums_f32 = column_sums_f32,
     .column_sums_f64 = column_sums_f64,
+    .all_finite_f32 = all_finite_f32,
+    .all_finite_f64 = all_finite_f64,
 };
