@@ -11,6 +11,10 @@ __all__ = [
     "GradientReport",
     "History",
     "Network",
+from fanin.preprocessing import Moments, moments, standardize, unstandardize
+
+__all__ = [
+    "Moments",
     "__version__",
     "check_gradient",
     "get_num_threads",
@@ -18,5 +22,8 @@ __all__ = [
     "layers",
     "losses",
     "optimizers",
+    "moments",
     "set_num_threads",
+    "standardize",
+    "unstandardize",
 ]

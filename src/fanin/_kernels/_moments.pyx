@@ -1,0 +1,386 @@
+"""Mean and squared deviations of every feature, in one read of the data.
+
+Design
+a) The array is a table of rows (reduced) and columns (kept), see source.h. It is cut
+   by a grid that depends on its shape and layout alone: tiles of columns; within a
+   tile *groups* of rows of about 1 MiB, the tasks; within a group *blocks* of about
+   256 KiB (a quarter of it), which stay in the L2 cache for the two passes of
+   simd/moments.c. Blocks are merged into their group in order, and groups into the
+   total in order. So neither the number of threads nor which thread did what can
+   change a bit, and neither does cutting the data between two groups.
+b) Columns side by side in memory are vectorized over (*columns inner*); where a
+   column's own values lie side by side, the kernel walks down one column after the
+   other (*rows inner*). Everything else is gathered block by block into a small
+   buffer in one of the two forms, and computed as if it had come so.
+c) Groups are computed in waves, so that partial results stay small. With few tiles
+   a wave is many groups, each with a partial result of its own, merged at its end.
+   With many tiles a task takes one tile down several groups and merges on the way.
+
+State: five float64 per column, the rows of `state`: n, mean (hi, lo), M2 (hi, lo), and
+an int32 `exponent` e; the mean is (hi + lo) 2^e, M2 is (hi + lo) 2^2e.
+
+Cost: one read of memory, 6 operations per element; 44 bytes per column and partial
+result, and per thread 57 kB of scratch and, if blocks are gathered, 256 KiB.
+"""
+
+from libc.math cimport NAN, ldexp, sqrt
+from libc.stdint cimport int32_t
+from libc.stdlib cimport free, malloc
+
+from ._parallel cimport Call, call_begin, parallel_for, raise_pending
+from ._simd cimport simd_level
+from ._source cimport (
+    FANIN_F16, FANIN_F32, Array, View, array_init, axis_order, block_address,
+    block_copy, reduced_init, rows_inner, views_build)
+
+cdef extern from "moments.h" nogil:
+    enum:
+        FANIN_MOMENTS_WORK
+        FANIN_MOMENTS_WIDTH
+    ctypedef struct State "fanin_state":
+        double *n
+        double *hi
+        double *lo
+        double *m2
+        double *m2l
+        int32_t *e
+    struct fanin_moments:
+        Py_ssize_t (*cols_f32)(
+            State out, const float *x, Py_ssize_t stride, Py_ssize_t rows,
+            Py_ssize_t cols, Py_ssize_t stack, double *work, int careful) noexcept nogil
+        Py_ssize_t (*cols_f64)(
+            State out, const double *x, Py_ssize_t stride, Py_ssize_t rows,
+            Py_ssize_t cols, Py_ssize_t stack, double *work, int careful) noexcept nogil
+        void (*rows_f32)(State out, const float *x, Py_ssize_t rows) noexcept nogil
+        void (*rows_f64)(State out, const double *x, Py_ssize_t rows) noexcept nogil
+        void (*merge)(State a, State b, Py_ssize_t n) noexcept nogil
+    State state_at "fanin_state_at"(State s, Py_ssize_t i)
+
+cdef extern from *:
+    """
+    #define FANIN_PICK_MOMENTS(level) FANIN_SELECT(moments, level)
+    """
+    const fanin_moments *FANIN_PICK_MOMENTS(int level) nogil
+
+cdef const fanin_moments *kernels = FANIN_PICK_MOMENTS(simd_level())
+
+cdef enum:
+    BLOCK_BYTES = 256 * 1024
+    GROUP_BLOCKS = 4
+    TILE_COLUMNS = 512       # columns inner: runs of 2 or 4 KiB, 64 rows or more
+    STACK_COLUMNS = 128      # below this, rows of gathered or dense data are stacked
+    COLUMN_ROWS = 2048       # rows inner: the length of a block
+    COLUMN_TILE = 32
+    PARTIAL_BYTES = 256 * 1024
+    SMALL = 32 * 1024        # elements that are not worth a second thread
+    SWEEP = 8                # groups a task takes when tiles are many
+
+cdef struct Grid:
+    View view
+    bint inner               # rows inner
+    bint is_float
+    Py_ssize_t n_rows
+    Py_ssize_t n_cols
+    Py_ssize_t tile          # columns of a tile
+    Py_ssize_t n_tiles
+    Py_ssize_t stack         # rows laid end to end
+    Py_ssize_t block         # rows of a block
+    Py_ssize_t group         # rows of a group
+    Py_ssize_t n_groups
+    # The wave.
+    Py_ssize_t first
+    Py_ssize_t n_wave
+    bint sweep
+    State total
+    State partial            # n_wave times n_cols (sweep: one tile per worker)
+    State block_state        # one tile per worker
+    double *work
+    char *gathered
+
+
+cdef Py_ssize_t stack_of(Py_ssize_t cols) noexcept nogil:
+    """How many rows to lay end to end for at least 64 columns, in eights."""
+    cdef Py_ssize_t stack = 1
+    if cols >= STACK_COLUMNS:
+        return 1
+    while stack * cols < 64 or (stack * cols) % 8 != 0:
+        stack += 1
+    return stack
+
+
+cdef void lay_grid(Grid *g) noexcept nogil:
+    cdef Py_ssize_t itemsize = 4 if g.is_float else 8
+    g.inner = rows_inner(&g.view, g.n_rows, g.n_cols)
+    g.stack = 1
+    if g.inner:
+        g.tile = min(g.n_cols, COLUMN_TILE)
+        g.block = COLUMN_ROWS
+        g.group = g.block * max(
+            1, GROUP_BLOCKS * BLOCK_BYTES // (g.block * g.tile * itemsize))
+    else:
+        g.n_tiles = (g.n_cols + TILE_COLUMNS - 1) // TILE_COLUMNS
+        g.tile = (g.n_cols + g.n_tiles - 1) // g.n_tiles
+        if g.n_tiles > 1:
+            g.tile = (g.tile + 15) // 16 * 16
+        g.stack = stack_of(g.n_cols)
+        g.block = max(1, BLOCK_BYTES // (g.tile * g.stack * itemsize))
+        # At most 512 additions in a row: rounding errors stay below the 14th digit.
+        g.block = min(g.block, 512) * g.stack
+        g.group = g.block * max(
+            1, GROUP_BLOCKS * BLOCK_BYTES // (g.block * g.tile * itemsize))
+    g.n_tiles = (g.n_cols + g.tile - 1) // g.tile
+    g.n_groups = (g.n_rows + g.group - 1) // g.group
+
+
+cdef void group_columns_inner(
+    Grid *g, State out, State spare, Py_ssize_t row, Py_ssize_t end, Py_ssize_t col,
+    Py_ssize_t cols, double *work, char *gathered
+) noexcept nogil:
+    """The moments of rows [row, end) of a tile into `out`, block after block."""
+    cdef Py_ssize_t rows, stride, stack, redone = 0
+    cdef void *x
+    cdef bint first = True
+    while row < end:
+        rows = min(g.block, end - row)
+        stack = g.stack if rows >= g.stack else 1
+        x = block_address(&g.view, False, row, rows, col, cols, &stride)
+        if x == NULL or (stack > 1 and stride != cols):
+            block_copy(&g.view, gathered, False, row, rows, col, cols, False)
+            x = gathered
+            stride = cols
+        if g.is_float:
+            redone = kernels.cols_f32(
+                out if first else spare, <float *>x, stride, rows, cols, stack, work,
+                2 * redone > cols)
+        else:
+            redone = kernels.cols_f64(
+                out if first else spare, <double *>x, stride, rows, cols, stack, work,
+                2 * redone > cols)
+        if not first:
+            kernels.merge(out, spare, cols)
+        first = False
+        row += rows
+
+
+cdef void group_rows_inner(
+    Grid *g, State out, State spare, Py_ssize_t row, Py_ssize_t end, Py_ssize_t col,
+    Py_ssize_t cols, char *gathered
+) noexcept nogil:
+    """The same, column after column."""
+    cdef Py_ssize_t c, r, rows, stride
+    cdef void *x
+    cdef State to
+    for c in range(cols):
+        r = row
+        while r < end:
+            rows = min(g.block, end - r)
+            x = block_address(&g.view, True, r, rows, col + c, 1, &stride)
+            if x == NULL:
+                block_copy(&g.view, gathered, True, r, rows, col + c, 1, False)
+                x = gathered
+            to = state_at(out, c) if r == row else spare
+            if g.is_float:
+                kernels.rows_f32(to, <float *>x, rows)
+            else:
+                kernels.rows_f64(to, <double *>x, rows)
+            if r != row:
+                kernels.merge(state_at(out, c), spare, 1)
+            r += rows
+
+
+cdef void do_group(
+    Grid *g, State out, Py_ssize_t group, Py_ssize_t tile, int worker
+) noexcept nogil:
+    cdef Py_ssize_t row = group * g.group
+    cdef Py_ssize_t end = min(row + g.group, g.n_rows)
+    cdef Py_ssize_t col = tile * g.tile
+    cdef Py_ssize_t cols = min(g.tile, g.n_cols - col)
+    cdef State spare = state_at(g.block_state, worker * g.tile)
+    cdef char *gathered = g.gathered + worker * <Py_ssize_t>BLOCK_BYTES
+    if g.inner:
+        group_rows_inner(g, out, spare, row, end, col, cols, gathered)
+    else:
+        group_columns_inner(
+            g, out, spare, row, end, col, cols,
+            g.work + worker * <Py_ssize_t>FANIN_MOMENTS_WORK, gathered)
+
+
+cdef void wave_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
+    cdef Grid *g = <Grid *>context
+    cdef Py_ssize_t tile, group
+    cdef State total, out
+    if g.sweep:
+        tile = i
+        total = state_at(g.total, tile * g.tile)
+        out = state_at(g.partial, worker * g.tile)
+        for group in range(g.first, g.first + g.n_wave):
+            if group == 0:
+                do_group(g, total, 0, tile, worker)
+            else:
+                do_group(g, out, group, tile, worker)
+                kernels.merge(total, out, min(g.tile, g.n_cols - tile * g.tile))
+    else:
+        group = i // g.n_tiles
+        tile = i % g.n_tiles
+        if g.first + group == 0:
+            out = g.total
+        else:
+            out = state_at(g.partial, group * g.n_cols)
+        do_group(g, state_at(out, tile * g.tile), g.first + group, tile, worker)
+
+
+cdef State lay_state(char **place, Py_ssize_t n) noexcept nogil:
+    """Six arrays of n, cut from memory at `place`, which moves on."""
+    cdef State s
+    s.n = <double *>place[0]
+    s.hi = s.n + n
+    s.lo = s.hi + n
+    s.m2 = s.lo + n
+    s.m2l = s.m2 + n
+    s.e = <int32_t *>(s.m2l + n)
+    place[0] += n * 40 + (n * 4 + 7) // 8 * 8
+    return s
+
+
+cdef int run(Grid *g, int n_threads) noexcept nogil:
+    """0; -1 when interrupted; -2 when out of memory."""
+    cdef Call call
+    cdef int status = 0
+    cdef Py_ssize_t wave, slots, i, tiles
+    cdef Py_ssize_t workers = n_threads
+    cdef char *memory
+    cdef char *place
+    if g.n_rows * g.n_cols <= SMALL:
+        workers = 1
+    workers = min(workers, g.n_groups * g.n_tiles)
+    g.sweep = g.n_tiles >= 4 * workers and g.n_groups > 1
+    if g.sweep:
+        wave = SWEEP
+        slots = workers * g.tile
+    else:
+        wave = max(PARTIAL_BYTES // (44 * g.n_cols), 2 * workers)
+        wave = min(wave, g.n_groups)
+        slots = wave * g.n_cols if g.n_groups > 1 else 0
+    memory = <char *>malloc(
+        <size_t>(slots * 48 + workers * g.tile * 48 + 64
+                 + workers * (8 * <Py_ssize_t>FANIN_MOMENTS_WORK + BLOCK_BYTES)))
+    if memory == NULL:
+        return -2
+    place = memory
+    g.partial = lay_state(&place, slots)
+    g.block_state = lay_state(&place, workers * g.tile)
+    g.work = <double *>place
+    g.gathered = place + workers * 8 * <Py_ssize_t>FANIN_MOMENTS_WORK
+    call_begin(&call, <int>workers)
+    g.first = 0
+    while g.first < g.n_groups and status == 0:
+        g.n_wave = min(wave, g.n_groups - g.first)
+        tiles = g.n_tiles if g.sweep else g.n_tiles * g.n_wave
+        status = parallel_for(&call, wave_task, g, tiles)
+        if not g.sweep and status == 0:
+            for i in range(1 if g.first == 0 else 0, g.n_wave):
+                kernels.merge(g.total, state_at(g.partial, i * g.n_cols), g.n_cols)
+        g.first += g.n_wave
+    free(memory)
+    return status
+
+
+cdef State state_of(double[:, ::1] state, int32_t[::1] exponent) noexcept:
+    cdef State s
+    cdef Py_ssize_t n = state.shape[1]
+    s.n = &state[0, 0]
+    s.hi = s.n + n
+    s.lo = s.n + 2 * n
+    s.m2 = s.n + 3 * n
+    s.m2l = s.n + 4 * n
+    s.e = &exponent[0]
+    return s
+
+
+cdef Py_ssize_t s_size(int32_t[::1] exponent) noexcept:
+    return exponent.shape[0]
+
+
+def moments_forward(state, exponent, X, axes, int n_threads):
+    """Write the moments of X over `axes` to `state` and `exponent`.
+
+    Parameters
+    ----------
+    state : array of shape (5, n_columns), float64                     # OUT
+    exponent : array of shape (n_columns,), int32                      # OUT
+        Columns are numbered as `_source.column_order` says.
+    X : array of a real dtype, not empty                               # IN
+    axes : sequence of int
+        The axes to reduce, not negative.
+    n_threads : int
+    """
+    cdef Array a
+    cdef Grid g
+    cdef char reduced[64]
+    cdef int order[64]
+    cdef View *view = &a.view
+    cdef const Py_ssize_t *strides = a.strides
+    cdef int status
+    array_init(&a, X)
+    g.n_rows = reduced_init(reduced, &a, axes)
+    g.n_cols = exponent.shape[0]
+    axis_order(order, a.nd, a.strides)
+    views_build(&view, 1, a.nd, order, a.shape, &strides, reduced)
+    g.view = a.view
+    g.is_float = a.view.type == FANIN_F32 or a.view.type == FANIN_F16
+    g.total = state_of(state, exponent)
+    with nogil:
+        lay_grid(&g)
+        status = run(&g, n_threads)
+    if status == -1:
+        raise_pending()
+    if status == -2:
+        raise MemoryError("moments: no memory for partial results")
+
+
+def moments_finish(var, std, state, exponent, double ddof):
+    """Write variance and standard deviation; return whether an exponent is not 0.
+
+    var = M2 / (n - ddof); NaN where n <= ddof. std is right also where var, its
+    square, leaves the range of a double.
+
+    Parameters
+    ----------
+    var, std : arrays of shape (n_columns,), float64                   # OUT
+    state, exponent : as in `moments_forward`                          # IN
+    ddof : float
+    """
+    cdef State s = state_of(state, exponent)
+    cdef double[::1] v = var
+    cdef double[::1] d = std
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n = s_size(exponent)
+    cdef double value
+    cdef bint scaled = False
+    with nogil:
+        for i in range(n):
+            value = NAN
+            if s.n[i] > ddof:
+                value = (s.m2[i] + s.m2l[i]) / (s.n[i] - ddof)
+            v[i] = value
+            d[i] = sqrt(value)
+            if s.e[i] != 0:
+                scaled = True
+                v[i] = ldexp(value, 2 * s.e[i])
+                d[i] = ldexp(d[i], s.e[i])
+    return scaled
+
+
+def moments_merge(state, exponent, state_b, exponent_b):
+    """Replace moments by those of both sets of data together: a := a + b.
+
+    Parameters
+    ----------
+    state, exponent : as in `moments_forward`                          # IN, OUT
+    state_b, exponent_b : the same of other data, same shapes          # IN
+    """
+    cdef State a = state_of(state, exponent)
+    cdef State b = state_of(state_b, exponent_b)
+    cdef Py_ssize_t n = exponent.shape[0]
+    with nogil:
+        kernels.merge(a, b, n)

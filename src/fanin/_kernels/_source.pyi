@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+def column_order(X: NDArray[Any], axes: Sequence[int]) -> tuple[int, ...]: ...

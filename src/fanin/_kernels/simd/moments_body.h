@@ -1,0 +1,255 @@
+/* The block kernels of moments.c for one element type: T, NAME(x), SHIFTED.
+ * No include guard: moments.c includes this file once per type. */
+
+/* acc[c] += sum over rows of x[r, c] - shift[c]. Eight rows at a time: one load and
+ * store of acc for eight additions, and a sum whose rounding errors grow with
+ * rows / 8. */
+static void NAME(add_rows)(double *FANIN_RESTRICT acc, const T *FANIN_RESTRICT x,
+                           ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t w,
+                           const double *FANIN_RESTRICT shift)
+{
+    ptrdiff_t r = 0;
+    for (; r + 8 <= rows; r += 8, x += 8 * stride) {
+        const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
+        const T *x4 = x + 4 * stride, *x5 = x + 5 * stride, *x6 = x + 6 * stride;
+        const T *x7 = x + 7 * stride;
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double s = SHIFTED ? shift[c] : 0.0;
+            acc[c] += ((((double)x0[c] - s) + ((double)x1[c] - s))
+                       + (((double)x2[c] - s) + ((double)x3[c] - s)))
+                      + ((((double)x4[c] - s) + ((double)x5[c] - s))
+                         + (((double)x6[c] - s) + ((double)x7[c] - s)));
+        }
+    }
+    for (; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            acc[c] += (double)x[c] - (SHIFTED ? shift[c] : 0.0);
+        }
+    }
+}
+
+/* sum[c] += sum of d, square[c] += sum of d^2, where d = x[r, c] - mean[c]. */
+static void NAME(add_squares)(double *FANIN_RESTRICT sum, double *FANIN_RESTRICT square,
+                              const T *FANIN_RESTRICT x, ptrdiff_t stride,
+                              ptrdiff_t rows, ptrdiff_t w,
+                              const double *FANIN_RESTRICT mean)
+{
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+        const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double m = mean[c];
+            double a = (double)x0[c] - m, b = (double)x1[c] - m;
+            double p = (double)x2[c] - m, q = (double)x3[c] - m;
+            sum[c] += (a + b) + (p + q);
+            square[c] += (a * a + b * b) + (p * p + q * q);
+        }
+    }
+    for (; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double a = (double)x[c] - mean[c];
+            sum[c] += a;
+            square[c] += a * a;
+        }
+    }
+}
+
+/* Count, largest and smallest of what is not NaN. */
+static void NAME(add_range)(double *FANIN_RESTRICT n, double *FANIN_RESTRICT top,
+                            double *FANIN_RESTRICT low, const T *FANIN_RESTRICT x,
+                            ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t w)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double v = (double)x[c];
+            n[c] += v == v ? 1.0 : 0.0;
+            top[c] = v > top[c] ? v : top[c];
+            low[c] = v < low[c] ? v : low[c];
+        }
+    }
+}
+
+static void NAME(add_rows_careful)(double *FANIN_RESTRICT acc,
+                                   const T *FANIN_RESTRICT x, ptrdiff_t stride,
+                                   ptrdiff_t rows, ptrdiff_t w,
+                                   const double *FANIN_RESTRICT shift,
+                                   const double *FANIN_RESTRICT scale)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double v = (double)x[c];
+            acc[c] += v == v ? v * scale[c] - shift[c] : 0.0;
+        }
+    }
+}
+
+static void NAME(add_squares_careful)(double *FANIN_RESTRICT sum,
+                                      double *FANIN_RESTRICT square,
+                                      const T *FANIN_RESTRICT x, ptrdiff_t stride,
+                                      ptrdiff_t rows, ptrdiff_t w,
+                                      const double *FANIN_RESTRICT mean,
+                                      const double *FANIN_RESTRICT scale)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double v = (double)x[c];
+            double a = v == v ? v * scale[c] - mean[c] : 0.0;
+            sum[c] += a;
+            square[c] += a * a;
+        }
+    }
+}
+
+/* Columns of a block with NaN, infinities, or squares out of range. */
+static void NAME(careful_cols)(fanin_state out, const T *x, ptrdiff_t stride,
+                               ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stack,
+                               double *work)
+{
+    ptrdiff_t w = cols * stack, full = rows / stack, rest = (rows % stack) * cols;
+    double *n = work, *top = n + w, *low = top + w, *scale = low + w;
+    double *mean = scale + w, *sum = mean + w, *square = sum + w;
+    ptrdiff_t step = stack > 1 ? w : stride;
+    const T *tail = x + full * step;
+    fill(n, w, 0.0);
+    fill(top, w, -INFINITY);
+    fill(low, w, INFINITY);
+    NAME(add_range)(n, top, low, x, step, full, w);
+    NAME(add_range)(n, top, low, tail, step, rest > 0, rest);
+    for (ptrdiff_t i = cols; i < w; i++) {
+        ptrdiff_t c = i % cols;
+        n[c] += n[i];
+        top[c] = top[i] > top[c] ? top[i] : top[c];
+        low[c] = low[i] < low[c] ? low[i] : low[c];
+    }
+    ptrdiff_t left = 0;
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        left += state_from_range(fanin_state_at(out, c), n[c], top[c], low[c],
+                                 &scale[c], &mean[c]);
+    }
+    if (left == 0) {
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            out.e[c] = 0;
+        }
+        return;
+    }
+    repeat(scale, cols, stack);
+    repeat(mean, cols, stack);
+    fill(sum, w, 0.0);
+    NAME(add_rows_careful)(sum, x, step, full, w, mean, scale);
+    NAME(add_rows_careful)(sum, tail, step, rest > 0, rest, mean, scale);
+    fold(sum, cols, stack);
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        mean[c] += n[c] > 0.0 ? sum[c] / n[c] : 0.0;
+    }
+    repeat(mean, cols, stack);
+    fill(sum, w, 0.0);
+    fill(square, w, 0.0);
+    NAME(add_squares_careful)(sum, square, x, step, full, w, mean, scale);
+    NAME(add_squares_careful)(sum, square, tail, step, rest > 0, rest, mean, scale);
+    fold(sum, cols, stack);
+    fold(square, cols, stack);
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        if (out.e[c] != STATE_DONE) {
+            state_from_sums(fanin_state_at(out, c), mean[c], sum[c], square[c]);
+        } else {
+            out.e[c] = 0;
+        }
+    }
+}
+
+static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
+                            ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stack,
+                            double *work, int careful)
+{
+    if (careful) {
+        NAME(careful_cols)(out, x, stride, rows, cols, stack, work);
+        return cols;
+    }
+    ptrdiff_t w = cols * stack, full = rows / stack, rest = (rows % stack) * cols;
+    double *mean = work, *sum = mean + w, *square = sum + w;
+    ptrdiff_t step = stack > 1 ? w : stride;
+    const T *tail = x + full * step;
+    if (SHIFTED) {
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            mean[c] = (double)x[c];
+        }
+        repeat(mean, cols, stack);
+    }
+    fill(sum, w, 0.0);
+    NAME(add_rows)(sum, x, step, full, w, mean);
+    NAME(add_rows)(sum, tail, step, rest > 0, rest, mean);
+    fold(sum, cols, stack);
+    double count = (double)rows;
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        mean[c] = (SHIFTED ? mean[c] : 0.0) + sum[c] / count;
+    }
+    repeat(mean, cols, stack);
+    fill(sum, w, 0.0);
+    fill(square, w, 0.0);
+    NAME(add_squares)(sum, square, x, step, full, w, mean);
+    NAME(add_squares)(sum, square, tail, step, rest > 0, rest, mean);
+    fold(sum, cols, stack);
+    fold(square, cols, stack);
+    ptrdiff_t redo = finish_fast(out, mean, sum, square, count, cols, SHIFTED);
+    if (redo == 0) {
+        return 0;
+    }
+    if (stack > 1 || 2 * redo > cols) {
+        NAME(careful_cols)(out, x, stride, rows, cols, stack, work);
+        return redo;
+    }
+    /* Runs of marked columns; a gap of a few good ones is not worth a new run. */
+    for (ptrdiff_t c = 0; c < cols;) {
+        if (out.e[c] != STATE_REDO) {
+            c++;
+            continue;
+        }
+        ptrdiff_t end = c + 1;
+        for (ptrdiff_t i = end; i < cols && i < end + 4; i++) {
+            if (out.e[i] == STATE_REDO) {
+                end = i + 1;
+            }
+        }
+        NAME(careful_cols)(fanin_state_at(out, c), x + c, stride, rows, end - c, 1, work);
+        c = end;
+    }
+    return redo;
+}
+
+/* One contiguous column: the same sums in 16 interleaved lanes. */
+static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t rows)
+{
+    double shift = SHIFTED ? (double)x[0] : 0.0, count = (double)rows;
+    double lane[16] = {0}, square[16] = {0};
+    ptrdiff_t i = 0;
+    for (; i + 32 <= rows; i += 32) {
+        for (int l = 0; l < 16; l++) {
+            lane[l] += ((double)x[i + l] - shift) + ((double)x[i + 16 + l] - shift);
+        }
+    }
+    for (; i < rows; i++) {
+        lane[i % 16] += (double)x[i] - shift;
+    }
+    double mean = shift + add_lanes(lane) / count;
+    for (int l = 0; l < 16; l++) {
+        lane[l] = 0.0;
+    }
+    for (i = 0; i + 32 <= rows; i += 32) {
+        for (int l = 0; l < 16; l++) {
+            double a = (double)x[i + l] - mean, b = (double)x[i + 16 + l] - mean;
+            lane[l] += a + b;
+            square[l] += a * a + b * b;
+        }
+    }
+    for (; i < rows; i++) {
+        double a = (double)x[i] - mean;
+        lane[i % 16] += a;
+        square[i % 16] += a * a;
+    }
+    double sum = add_lanes(lane), squares = add_lanes(square);
+    if (finish_fast(out, &mean, &sum, &squares, count, 1, SHIFTED) != 0) {
+        double work[7 * 16];
+        /* As a narrow matrix of sixteen columns folded into one. */
+        NAME(careful_cols)(out, x, 1, rows, 1, 16, work);
+    }
+}

@@ -1,0 +1,32 @@
+/* (x - mean) / std and back, on one block: see normalize.c. */
+#ifndef FANIN_NORMALIZE_H
+#define FANIN_NORMALIZE_H
+
+#include "levels.h"
+
+/* What to do to one column, or to `w` of them: arrays of w. `scale` is a power of two
+ * that keeps extreme data in range, or NULL for 1. */
+typedef struct {
+    const double *mean;      /* of x * scale, rounded */
+    const double *mean_lo;   /* and what the rounding left out */
+    const double *std;       /* of x * scale; inverse: std and mean themselves */
+    const double *scale;
+} fanin_affine;
+
+struct fanin_normalize {
+    /* y := (x - mean) / std, or with `inverse` y := x std + mean, for `rows` rows of
+     * w columns; strides in elements. y may be x. */
+    void (*cols_f32)(float *y, ptrdiff_t y_stride, const float *x, ptrdiff_t x_stride,
+                     ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse);
+    void (*cols_f64)(double *y, ptrdiff_t y_stride, const double *x, ptrdiff_t x_stride,
+                     ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse);
+    /* The same of one contiguous column. */
+    void (*rows_f32)(float *y, const float *x, ptrdiff_t rows, fanin_affine a,
+                     int inverse);
+    void (*rows_f64)(double *y, const double *x, ptrdiff_t rows, fanin_affine a,
+                     int inverse);
+};
+
+FANIN_DECLARE(normalize)
+
+#endif
