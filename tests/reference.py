@@ -8,3 +8,25 @@ kernel has no twin here.
 from __future__ import annotations
 
 import numpy as np
+
+
+# --- _parallel ------------------------------------------------------------------------
+
+
+def probe(n_tasks, n_threads, *, n_inner=1, seconds=0.0):
+    runs = np.ones((n_tasks, n_inner), np.int64)
+    workers = np.zeros(n_tasks, np.intc)
+    halves = np.full(n_tasks, np.finfo(np.float64).tiny / 2)
+    return runs, workers, halves
+
+
+# --- _blas ----------------------------------------------------------------------------
+
+
+def matmul(A, B):
+    return (A.astype(np.float64) @ B.astype(np.float64)).astype(A.dtype)
+
+
+def matvec(A, x, transpose=False):
+    A = A.T if transpose else A
+    return (A.astype(np.float64) @ x.astype(np.float64)).astype(A.dtype)

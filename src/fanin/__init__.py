@@ -1,5 +1,6 @@
 """fanin: normalize the features, initialize by fan-in, check the gradient."""
 
+from fanin._config import show_config
 from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
 
@@ -7,4 +8,5 @@ __all__ = [
     "__version__",
     "get_num_threads",
     "set_num_threads",
+    "show_config",
 ]
