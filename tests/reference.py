@@ -157,3 +157,23 @@ def central_differences(layers, theta, X, y, loss, step):
         f_plus[i], f_minus[i] = values
         span[i] = (theta[i] + step[i]) - (theta[i] - step[i])
     return f_plus, f_minus, span
+# --- _parallel ------------------------------------------------------------------------
+
+
+def probe(n_tasks, n_threads, *, n_inner=1, seconds=0.0):
+    runs = np.ones((n_tasks, n_inner), np.int64)
+    workers = np.zeros(n_tasks, np.intc)
+    halves = np.full(n_tasks, np.finfo(np.float64).tiny / 2)
+    return runs, workers, halves
+
+
+# --- _blas ----------------------------------------------------------------------------
+
+
+def matmul(A, B):
+    return (A.astype(np.float64) @ B.astype(np.float64)).astype(A.dtype)
+
+
+def matvec(A, x, transpose=False):
+    A = A.T if transpose else A
+    return (A.astype(np.float64) @ x.astype(np.float64)).astype(A.dtype)

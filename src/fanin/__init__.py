@@ -1,6 +1,7 @@
 """fanin: normalize the features, initialize by fan-in, check the gradient."""
 
 from fanin import initializers, layers, losses, optimizers
+from fanin._config import show_config
 from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
 from fanin.gradcheck import GradientError, GradientReport, check_gradient
@@ -26,4 +27,5 @@ __all__ = [
     "set_num_threads",
     "standardize",
     "unstandardize",
+    "show_config",
 ]

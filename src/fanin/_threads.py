@@ -29,7 +29,10 @@ def _affinity() -> int:
 
 
 def _quota_of(text: str) -> float | None:
-    """CPUs granted by a cgroup v2 ``cpu.max`` line such as ``150000 100000``."""
+    """CPUs granted by quota and period, such as ``150000 100000``; None: no limit.
+
+    Version 2 of the control groups writes ``max`` for none, version 1 ``-1``.
+    """
     fields = text.split()
     if len(fields) != 2 or fields[0] in ("max", "-1"):
         return None
@@ -41,11 +44,13 @@ def _container_quota(
 ) -> float | None:
     """Return the tightest CPU quota of this process's control groups, if any."""
     try:
-        lines = self_cgroup.read_text().splitlines()
+        lines = self_cgroup.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     quotas = []
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2: one hierarchy, limits nest
             place, v1 = root, False
@@ -85,12 +90,15 @@ def _find_default() -> tuple[int, str]:
             ) from None
         return n, "FANIN_NUM_THREADS"
     n = _affinity()
-    why = f"{n} CPUs in this process's affinity"
+    why = f"{n} CPU{'s' if n > 1 else ''} in this process's affinity"
     quota = _container_quota()
     if quota is not None and math.ceil(quota) < n:
         n = math.ceil(quota)
-        why = f"a container quota of {quota:g} CPUs"
-    return max(1, min(n, MAX_THREADS)), why
+        why = f"a container quota of {quota:g} CPU{'s' if quota != 1 else ''}"
+    if n > MAX_THREADS:
+        n = MAX_THREADS
+        why = f"fanin's limit of {MAX_THREADS}, with {why}"
+    return max(1, n), why
 
 
 def _checked(n: SupportsIndex, name: str) -> int:
@@ -107,6 +115,16 @@ def _checked(n: SupportsIndex, name: str) -> int:
     return value
 
 
+def _forget_default() -> None:
+    global _default
+    _default = None
+
+
+if hasattr(os, "register_at_fork"):
+    # A child is often given CPUs of its own.
+    os.register_at_fork(after_in_child=_forget_default)
+
+
 def resolve(n_threads: SupportsIndex | None = None) -> int:
     """Return the number of threads for a call that was given `n_threads`."""
     global _default
@@ -114,9 +132,9 @@ def resolve(n_threads: SupportsIndex | None = None) -> int:
         return _checked(n_threads, "n_threads")
     if _chosen is not None:
         return _chosen
-    if _default is None:
-        _default = _find_default()
-    return _default[0]
+    default = _default or _find_default()
+    _default = default
+    return default[0]
 
 
 def get_num_threads() -> int:
@@ -144,7 +162,8 @@ def set_num_threads(n_threads: SupportsIndex | None) -> None:
     Parameters
     ----------
     n_threads : int or None
-        From 1 to 256; the calling thread counts. None returns to the default.
+        From 1 to 256; the calling thread counts. None returns to the default and
+        finds it anew (it is otherwise found once, at the first call).
 
     Raises
     ------
@@ -163,12 +182,13 @@ def set_num_threads(n_threads: SupportsIndex | None) -> None:
     """
     global _chosen
     _chosen = None if n_threads is None else _checked(n_threads, "n_threads")
+    if n_threads is None:
+        _forget_default()
 
 
 def explain_num_threads() -> str:
     """Say where the number of threads comes from, in a few words."""
     if _chosen is not None:
         return "fanin.set_num_threads"
-    resolve()
-    assert _default is not None
-    return _default[1]
+    default = _default or _find_default()
+    return default[1]

@@ -126,7 +126,7 @@ def generator(rng: Any, name: str = "rng") -> np.random.Generator:
     """Return a Generator from None, an int, a SeedSequence or a Generator (SPEC 7)."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, np.random.RandomState) or isinstance(rng, (bool, float, str)):
+    if isinstance(rng, (np.random.RandomState, bool, float, str)):
         raise TypeError(
             f"{name} must be None, an int, a numpy.random.SeedSequence or a "
             f"numpy.random.Generator; got {type(rng).__name__}"

@@ -6,8 +6,8 @@ a) The wheel carries its own OpenBLAS (a renamed scipy-openblas32, see
    from that handle. Nothing is linked against it, because an ELF program has one
    flat namespace: after ``import scipy_openblas32``, which opens its library with
    RTLD_GLOBAL, a linked ``scipy_cblas_dgemm`` would be that other copy's.
-   RTLD_DEEPBIND makes the calls *inside* our copy stay inside it, for the same
-   reason (glibc only; macOS and Windows bind by library anyway).
+   The calls *inside* our copy stay inside it because it is marked DT_SYMBOLIC
+   (macOS and Windows bind by library anyway).
 b) Our copy starts no threads: fanin splits the work itself (parallel.c). OpenBLAS
    reads its thread count from the environment while it is being loaded, so the
    variable is set for just that moment.
@@ -15,12 +15,13 @@ c) ``-Dblas=NAME`` links a system CBLAS instead. It may be shared with NumPy, so
    its thread setting is left alone.
 
 Row-major products map one to one to CBLAS. Dimensions are BLAS integers (32 bits
-here); callers split rows well below that.
+here); callers split rows well below that. CBLAS wants leading dimensions of at
+least 1 even where a matrix is empty, so those are raised to 1.
 """
 
 import ctypes
 import os
-import pathlib
+import sys
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from cython cimport floating
 cdef extern from "blas_symbols.h":
     const char *fanin_system_blas
     void *fanin_system_symbol(const char *name)
+    const char *fanin_library_of(void *address)
 
 ctypedef void (*sgemm_t)(
     int order, int ta, int tb, int m, int n, int k, float alpha, const float *a,
@@ -58,21 +60,21 @@ _library = None
 
 def _open_vendored():
     """Open our own OpenBLAS, single-threaded, and keep it open."""
-    here = pathlib.Path(__file__).resolve().parent
-    found = sorted(here.glob("libfanin_openblas.*"))
-    if not found:
-        # An editable install: the build directory holds it, see __init__ there.
-        raise ImportError(
-            f"fanin's own OpenBLAS is missing from {here}; reinstall fanin")
+    # (In an editable install this is the build directory, which holds it too.)
+    here = os.path.dirname(os.path.realpath(__file__))
+    suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+    path = os.path.join(here, "libfanin_openblas" + suffix)
+    if not os.path.exists(path):
+        raise ImportError(f"fanin's own OpenBLAS is missing: {path}; reinstall fanin")
+    # RTLD_LOCAL and RTLD_NOW; Windows has neither.
     mode = getattr(os, "RTLD_LOCAL", 0) | getattr(os, "RTLD_NOW", 0)
-    if not os.environ.get("FANIN_NO_DEEPBIND"):
-        # (AddressSanitizer refuses libraries opened with DEEPBIND.)
-        mode |= getattr(os, "RTLD_DEEPBIND", 0)
     name = "OPENBLAS_NUM_THREADS"
     before = os.environ.get(name)
     os.environ[name] = "1"
     try:
-        return ctypes.CDLL(str(found[0]), mode=mode)
+        return ctypes.CDLL(path, mode=mode)
+    except OSError as error:
+        raise ImportError(f"fanin's own OpenBLAS cannot be loaded: {error}") from error
     finally:
         if before is None:
             del os.environ[name]
@@ -99,6 +101,10 @@ sgemv = <sgemv_t>find("cblas_sgemv")
 dgemv = <dgemv_t>find("cblas_dgemv")
 
 
+cdef inline int leading(Py_ssize_t stride) noexcept nogil:
+    return <int>stride if stride > 1 else 1
+
+
 cdef void gemm(
     floating *C, Py_ssize_t ldc,
     const floating *A, Py_ssize_t lda, bint transpose_a,
@@ -109,11 +115,11 @@ cdef void gemm(
     cdef int ta = TRANSPOSE if transpose_a else NO_TRANSPOSE
     cdef int tb = TRANSPOSE if transpose_b else NO_TRANSPOSE
     if floating is float:
-        sgemm(ROW_MAJOR, ta, tb, <int>m, <int>n, <int>k, alpha, A, <int>lda,
-              B, <int>ldb, beta, C, <int>ldc)
+        sgemm(ROW_MAJOR, ta, tb, <int>m, <int>n, <int>k, alpha, A, leading(lda),
+              B, leading(ldb), beta, C, leading(ldc))
     else:
-        dgemm(ROW_MAJOR, ta, tb, <int>m, <int>n, <int>k, alpha, A, <int>lda,
-              B, <int>ldb, beta, C, <int>ldc)
+        dgemm(ROW_MAJOR, ta, tb, <int>m, <int>n, <int>k, alpha, A, leading(lda),
+              B, leading(ldb), beta, C, leading(ldc))
 
 
 cdef void gemv(
@@ -123,35 +129,75 @@ cdef void gemv(
 ) noexcept nogil:
     cdef int ta = TRANSPOSE if transpose else NO_TRANSPOSE
     if floating is float:
-        sgemv(ROW_MAJOR, ta, <int>rows, <int>cols, alpha, A, <int>lda, x, 1,
+        sgemv(ROW_MAJOR, ta, <int>rows, <int>cols, alpha, A, leading(lda), x, 1,
               beta, y, 1)
     else:
-        dgemv(ROW_MAJOR, ta, <int>rows, <int>cols, alpha, A, <int>lda, x, 1,
+        dgemv(ROW_MAJOR, ta, <int>rows, <int>cols, alpha, A, leading(lda), x, 1,
               beta, y, 1)
+
+
+_FUNCTIONS = {
+    "cblas_sgemm": <size_t>sgemm,
+    "cblas_dgemm": <size_t>dgemm,
+    "cblas_sgemv": <size_t>sgemv,
+    "cblas_dgemv": <size_t>dgemv,
+}
+
+
+def addresses():
+    """Return where each BLAS function in use lies in memory: a dict by name."""
+    return dict(_FUNCTIONS)
 
 
 def config():
-    """Describe the BLAS in use: a dict of name, version text, core and path."""
+    """Describe the BLAS in use: name, vendored or not, version text, core, path."""
     if _library is None:
-        return {"name": (<bytes>fanin_system_blas).decode(), "vendored": False,
-                "config": "", "core": "", "path": ""}
-    _library.scipy_openblas_get_config.restype = ctypes.c_char_p
-    _library.scipy_openblas_get_corename.restype = ctypes.c_char_p
+        # Names that OpenBLAS has and other libraries do not; looked up through
+        # this module, whose dependencies the BLAS is one of.
+        library, prefix = ctypes.CDLL(__file__), ""
+        name = (<bytes>fanin_system_blas).decode()
+    else:
+        library, prefix, name = _library, "scipy_", "openblas"
+
+    def text(what):
+        function = getattr(library, f"{prefix}openblas_get_{what}", None)
+        if function is None:
+            return ""
+        function.restype = ctypes.c_char_p
+        return function().decode()
+
+    cdef const char *path = fanin_library_of(<void *>dgemm)
     return {
-        "name": "openblas",
-        "vendored": True,
-        "config": _library.scipy_openblas_get_config().decode(),
-        "core": _library.scipy_openblas_get_corename().decode(),
-        "path": _library._name,
+        "name": name,
+        "vendored": _library is not None,
+        "config": text("config"),
+        "core": text("corename"),
+        "path": path.decode() if path != NULL else getattr(_library, "_name", ""),
     }
 
 
 def matmul(const floating[:, ::1] A, const floating[:, ::1] B):
     """Return A @ B of two C-ordered matrices of one dtype, for the tests."""
+    if A.shape[1] != B.shape[0] or 0 in (A.shape[0], A.shape[1], B.shape[1]):
+        raise ValueError(f"cannot multiply {A.shape[0], A.shape[1]} by "
+                         f"{B.shape[0], B.shape[1]}")
     out = np.empty((A.shape[0], B.shape[1]), "f4" if floating is float else "f8")
     cdef floating[:, ::1] C = out
     with nogil:
         gemm(&C[0, 0], C.shape[1], &A[0, 0], A.shape[1], False, &B[0, 0],
              B.shape[1], False, A.shape[0], B.shape[1], A.shape[1],
+             <floating>1, <floating>0)
+    return out
+
+
+def matvec(const floating[:, ::1] A, const floating[::1] x, bint transpose=False):
+    """Return A @ x, or A.T @ x, for the tests."""
+    cdef Py_ssize_t rows = A.shape[0], cols = A.shape[1]
+    if rows == 0 or cols == 0 or x.shape[0] != (rows if transpose else cols):
+        raise ValueError(f"cannot multiply {rows, cols} by {x.shape[0]} entries")
+    out = np.empty(cols if transpose else rows, "f4" if floating is float else "f8")
+    cdef floating[::1] y = out
+    with nogil:
+        gemv(&y[0], &A[0, 0], cols, transpose, rows, cols, &x[0],
              <floating>1, <floating>0)
     return out

@@ -8,6 +8,10 @@
 #ifdef FANIN_SYSTEM_BLAS
 #include <cblas.h>
 
+#if defined(OPENBLAS_USE64BITINT) || defined(MKL_ILP64)
+#error "fanin calls BLAS with 32-bit integers; choose that build of the library"
+#endif
+
 static const char *fanin_system_blas = FANIN_SYSTEM_BLAS;
 
 static void *fanin_system_symbol(const char *name)
@@ -25,6 +29,22 @@ static void *fanin_system_symbol(const char *name)
 {
     (void)name;
     return NULL;
+}
+#endif
+
+/* The file that holds a function, or NULL where the system does not say. */
+#ifdef _WIN32
+static const char *fanin_library_of(void *address)
+{
+    (void)address;
+    return NULL;
+}
+#else
+#include <dlfcn.h>
+static const char *fanin_library_of(void *address)
+{
+    Dl_info found;
+    return dladdr(address, &found) != 0 ? found.dli_fname : NULL;
 }
 #endif
 #endif

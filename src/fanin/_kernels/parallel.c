@@ -10,12 +10,18 @@
  *    must not depend on the number of threads follow from that.
  * c) A worker that runs out of work spins for some ten microseconds before it
  *    sleeps, because the operations of a network's pass follow one another at
- *    that distance, and waking a sleeper costs as much as a small layer.
+ *    that distance, and waking a sleeper costs as much as a small layer. The
+ *    spin is measured by the clock: one pause instruction takes from 10 to 140
+ *    cycles, depending on the CPU.
  * d) fork: the child has no workers and must not touch the parent's locks.
- *    An atfork handler gives it a fresh pool, which grows again on demand.
- * e) Workers block all signals, so that Ctrl-C reaches the interpreter's main
+ *    An atfork handler gives it a fresh pool, which grows again on demand. A
+ *    signal handler that runs inside poll may fork in the middle of a job; in
+ *    the child that job has lost its helpers, and stops.
+ * e) Workers block signals, so that Ctrl-C reaches the interpreter's main
  *    thread; that thread polls between its tasks, every 50 ms, and stops the
  *    job. Tasks are meant to last well under 100 ms.
+ * f) What a task wrote is visible to the caller once the job is done: a helper
+ *    leaves with a release of `active`, which the caller acquires.
  *
  * Cost: publishing and finishing a job is two uncontended lock operations and,
  * if the workers are asleep, one wake-up.
@@ -27,7 +33,8 @@
 #include <stdlib.h>
 
 #define MAX_WORKERS 255
-#define SPIN_ROUNDS 4000      /* pauses before a thread sleeps: 10 to 60 us */
+#define SPIN_SECONDS 50e-6    /* before a thread sleeps */
+#define SPIN_PAUSES 32        /* between two looks at the clock */
 #define POLL_SECONDS 0.05
 
 typedef struct job {
@@ -51,6 +58,7 @@ typedef struct {
     atomic_uint published;    /* counts jobs, so that a spinner sees a new one */
 } pool_t;
 
+/* Written by pool_start and, in a child that has one thread, after a fork. */
 static pool_t *pool;
 static fanin_once pool_once = FANIN_ONCE_INIT;
 
@@ -74,6 +82,16 @@ static void pool_start(void)
 {
     pool = pool_new();
     fanin_atfork_child(after_fork_in_child);
+}
+
+/* A round of a spin that began at *began (0.0 at first): 0 when it has lasted. */
+static int spin(double *began)
+{
+    double now = fanin_fine_seconds();
+    if (*began == 0.0) {
+        *began = now;
+    }
+    return now - *began < SPIN_SECONDS;
 }
 
 static void run_tasks(job *work, int worker)
@@ -103,7 +121,6 @@ static job *find_job(pool_t *p)
 static void worker_main(void *argument)
 {
     pool_t *p = argument;
-    fanin_block_signals();
     fanin_mutex_lock(&p->lock);
     for (;;) {
         job *work = find_job(p);
@@ -123,11 +140,14 @@ static void worker_main(void *argument)
         }
         unsigned seen = atomic_load_explicit(&p->published, memory_order_relaxed);
         fanin_mutex_unlock(&p->lock);
-        for (int round = 0; round < SPIN_ROUNDS; round++) {
-            if (atomic_load_explicit(&p->published, memory_order_relaxed) != seen) {
-                break;
+        double began = 0.0;
+        while (atomic_load_explicit(&p->published, memory_order_relaxed) == seen
+               && spin(&began)) {
+            for (int i = 0; i < SPIN_PAUSES
+                 && atomic_load_explicit(&p->published, memory_order_relaxed) == seen;
+                 i++) {
+                fanin_pause();
             }
-            fanin_pause();
         }
         fanin_mutex_lock(&p->lock);
         if (atomic_load_explicit(&p->published, memory_order_relaxed) == seen) {
@@ -146,8 +166,9 @@ void fanin_call_begin(fanin_call *call, int n_threads, fanin_poll poll)
     call->last_poll = poll == NULL ? 0.0 : fanin_coarse_seconds();
 }
 
-/* Whether the call has to stop. */
-static int should_stop(fanin_call *call)
+/* Whether the call has to stop. `p` is the pool its job was published to, or
+ * NULL; a fork since then, in which the helpers were lost, stops it too. */
+static int should_stop(fanin_call *call, pool_t *p)
 {
     if (!call->stopped && call->poll != NULL) {
         double now = fanin_coarse_seconds();
@@ -155,6 +176,9 @@ static int should_stop(fanin_call *call)
             call->stopped = call->poll() != 0;
             call->last_poll = fanin_coarse_seconds();
         }
+    }
+    if (p != NULL && p != pool) {
+        call->stopped = 1;
     }
     return call->stopped;
 }
@@ -191,22 +215,41 @@ static void withdraw(pool_t *p, job *work)
 
 static void wait_for_helpers(pool_t *p, job *work, fanin_call *call)
 {
-    for (int round = 0; round < SPIN_ROUNDS; round++) {
-        if (atomic_load_explicit(&work->active, memory_order_acquire) == 0) {
-            return;
+    double began = 0.0;
+    do {
+        for (int i = 0; i < SPIN_PAUSES; i++) {
+            if (atomic_load_explicit(&work->active, memory_order_acquire) == 0) {
+                return;
+            }
+            fanin_pause();
         }
-        fanin_pause();
-    }
+    } while (spin(&began));
     fanin_mutex_lock(&p->lock);
     while (atomic_load_explicit(&work->active, memory_order_acquire) != 0) {
         fanin_cond_wait_ms(&p->done, &p->lock, 50);
         fanin_mutex_unlock(&p->lock);   /* poll takes the interpreter's lock */
-        if (should_stop(call)) {
+        if (should_stop(call, p)) {
+            if (p != pool) {
+                return;
+            }
             atomic_store_explicit(&work->next, work->n_tasks, memory_order_relaxed);
         }
         fanin_mutex_lock(&p->lock);
     }
     fanin_mutex_unlock(&p->lock);
+}
+
+/* All tasks on the calling thread. */
+static int run_alone(fanin_call *call, fanin_task task, void *context,
+                     ptrdiff_t n_tasks)
+{
+    for (ptrdiff_t i = 0; i < n_tasks; i++) {
+        if (should_stop(call, NULL)) {
+            return -1;
+        }
+        task(context, i, 0);
+    }
+    return 0;
 }
 
 int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,
@@ -215,20 +258,13 @@ int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,
     if (call->stopped) {
         return -1;
     }
-    if (n_tasks == 1) {
-        task(context, 0, 0);
-        return 0;
+    if (n_tasks <= 1 || call->n_threads == 1) {
+        return run_alone(call, task, context, n_tasks);
     }
     fanin_call_once(&pool_once, pool_start);
     pool_t *p = pool;
-    if (p == NULL || call->n_threads == 1) {
-        for (ptrdiff_t i = 0; i < n_tasks; i++) {
-            if (should_stop(call)) {
-                return -1;
-            }
-            task(context, i, 0);
-        }
-        return 0;
+    if (p == NULL) {
+        return run_alone(call, task, context, n_tasks);
     }
     job work = {.task = task, .context = context, .n_tasks = n_tasks};
     atomic_init(&work.next, 0);
@@ -237,7 +273,10 @@ int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,
         (n_tasks < call->n_threads ? (int)n_tasks : call->n_threads) - 1;
     publish(p, &work);
     for (;;) {
-        if (should_stop(call)) {
+        if (should_stop(call, p)) {
+            if (p != pool) {
+                return -1;
+            }
             atomic_store_explicit(&work.next, n_tasks, memory_order_relaxed);
             break;
         }
@@ -254,11 +293,13 @@ int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,
 
 int fanin_pool_size(void)
 {
-    if (pool == NULL) {
+    fanin_call_once(&pool_once, pool_start);
+    pool_t *p = pool;
+    if (p == NULL) {
         return 0;
     }
-    fanin_mutex_lock(&pool->lock);
-    int n = pool->n_workers;
-    fanin_mutex_unlock(&pool->lock);
+    fanin_mutex_lock(&p->lock);
+    int n = p->n_workers;
+    fanin_mutex_unlock(&p->lock);
     return n;
 }

@@ -24,10 +24,13 @@ void fanin_call_begin(fanin_call *call, int n_threads, fanin_poll poll);
 
 /* Run task(context, i, worker) for every i in [0, n_tasks), on at most
  * call->n_threads threads, the calling one among them, and return when all are
- * done: 0, or -1 if poll stopped the call (the tasks left are then not run). */
+ * done: 0, or -1 if poll stopped the call (the tasks left are then not run).
+ * A call belongs to one thread: a task that itself runs tasks begins a call of
+ * its own, without a poll. */
 int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,
                        ptrdiff_t n_tasks);
 
+/* The number of worker threads started so far. */
 int fanin_pool_size(void);
 
 #endif

@@ -40,7 +40,6 @@ typedef INIT_ONCE fanin_once;
 #define fanin_cond_broadcast(c) WakeAllConditionVariable(c)
 #define fanin_cond_wait(c, m) SleepConditionVariableSRW(c, m, INFINITE, 0)
 #define fanin_cond_wait_ms(c, m, ms) SleepConditionVariableSRW(c, m, ms, 0)
-#define fanin_block_signals() ((void)0)
 #define fanin_atfork_child(f) ((void)(f))
 
 static BOOL CALLBACK fanin_once_call(PINIT_ONCE once, PVOID f, PVOID *unused)
@@ -59,6 +58,14 @@ static inline void fanin_call_once(fanin_once *once, void (*f)(void))
 static inline double fanin_coarse_seconds(void)
 {
     return (double)GetTickCount64() * 1e-3;
+}
+
+static inline double fanin_fine_seconds(void)
+{
+    LARGE_INTEGER now, frequency;
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&frequency);
+    return (double)now.QuadPart / (double)frequency.QuadPart;
 }
 
 struct fanin_thread_start_arguments {
@@ -115,13 +122,6 @@ typedef pthread_once_t fanin_once;
 #define fanin_call_once(once, f) pthread_once(once, f)
 #define fanin_atfork_child(f) pthread_atfork(NULL, NULL, f)
 
-static inline void fanin_block_signals(void)
-{
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, NULL);
-}
-
 static inline double fanin_coarse_seconds(void)
 {
     struct timespec now;
@@ -130,6 +130,13 @@ static inline double fanin_coarse_seconds(void)
 #else
     clock_gettime(CLOCK_MONOTONIC, &now);
 #endif
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static inline double fanin_fine_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -159,7 +166,9 @@ static void *fanin_thread_entry(void *raw)
 }
 
 /* Detached, with the stack that BLAS kernels expect (macOS and musl give
- * secondary threads far less). */
+ * secondary threads far less). Signals sent to the process stay with the threads
+ * that were there before; those that an instruction raises in a worker itself are
+ * let through, so that a crash there is reported like any other. */
 static inline int fanin_thread_start(fanin_thread_main main, void *argument)
 {
     struct fanin_thread_start_arguments *start = malloc(sizeof *start);
@@ -172,8 +181,18 @@ static inline int fanin_thread_start(fanin_thread_main main, void *argument)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    sigdelset(&blocked, SIGSEGV);
+    sigdelset(&blocked, SIGBUS);
+    sigdelset(&blocked, SIGFPE);
+    sigdelset(&blocked, SIGILL);
+    sigdelset(&blocked, SIGTRAP);
+    sigdelset(&blocked, SIGABRT);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);   /* the thread inherits it */
     pthread_t thread;
     int failed = pthread_create(&thread, &attributes, fanin_thread_entry, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (failed) {
         free(start);

@@ -23,10 +23,14 @@ static int fanin_cpu_level(void)
     return FANIN_AVX2;
 }
 #elif FANIN_X86_64
+#include <cpuid.h>
 static int fanin_cpu_level(void)
 {
+    unsigned a, b, c = 0, d;
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+    /* (Not every compiler knows __builtin_cpu_supports("f16c").) */
+    int f16c = __get_cpuid(1, &a, &b, &c, &d) && ((c >> 29) & 1);
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !f16c) {
         return FANIN_BASELINE;
     }
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
