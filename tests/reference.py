@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 # --- _activations ---------------------------------------------------------------
 
 
@@ -157,6 +156,8 @@ def central_differences(layers, theta, X, y, loss, step):
         f_plus[i], f_minus[i] = values
         span[i] = (theta[i] + step[i]) - (theta[i] - step[i])
     return f_plus, f_minus, span
+
+
 # --- _parallel ------------------------------------------------------------------------
 
 

@@ -6,26 +6,24 @@ from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
 from fanin.gradcheck import GradientError, GradientReport, check_gradient
 from fanin.network import History, Network
+from fanin.preprocessing import Moments, moments, standardize, unstandardize
 
 __all__ = [
     "GradientError",
     "GradientReport",
     "History",
-    "Network",
-from fanin.preprocessing import Moments, moments, standardize, unstandardize
-
-__all__ = [
     "Moments",
+    "Network",
     "__version__",
     "check_gradient",
     "get_num_threads",
     "initializers",
     "layers",
     "losses",
-    "optimizers",
     "moments",
+    "optimizers",
     "set_num_threads",
+    "show_config",
     "standardize",
     "unstandardize",
-    "show_config",
 ]

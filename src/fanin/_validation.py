@@ -193,10 +193,32 @@ def contiguous_rows(out: NDArray[Any], name: str = "out") -> None:
         )
 
 
-def no_overlap(out: NDArray[Any], other: NDArray[Any], name: str) -> None:
-    """Refuse an `out` that shares memory with an input it would corrupt."""
-    if np.may_share_memory(out, other):
-        raise ValueError(f"out must not overlap {name}")
+def no_overlap(
+    out: NDArray[Any], other: NDArray[Any], name: str, *, same: bool = False
+) -> None:
+    """Refuse an `out` that shares memory with an input it would corrupt.
+
+    With `same` the very input (same address, strides and dtype) passes: there every
+    element is read before it is written. An overlap that cannot be excluded in a
+    bounded amount of work is refused too.
+    """
+    if not np.may_share_memory(out, other):
+        return
+    if (
+        same
+        and out.ctypes.data == other.ctypes.data
+        and out.strides == other.strides
+        and out.shape == other.shape
+        and out.dtype == other.dtype
+    ):
+        return
+    try:
+        overlap = np.shares_memory(out, other, max_work=10_000)
+    except np.exceptions.TooHardError:
+        overlap = True
+    if overlap:
+        hint = f" without being {name} itself; give out={name} for work in place"
+        raise ValueError(f"out overlaps {name}{hint if same else ''}")
 
 
 def seed_words(rng: Any, name: str = "rng") -> NDArray[np.uint32]:
@@ -223,6 +245,8 @@ def distinct_elements(out: NDArray[Any], name: str = "out") -> NDArray[Any]:
             raise ValueError(f"{name} has elements that share memory: it cannot be out")
         reach += step * (n - 1)
     return out
+
+
 def reduced_axes(axis: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     """Return `axis`, an int, a tuple of ints or None (all), as sorted axes >= 0."""
     if axis is None:
@@ -238,42 +262,3 @@ def reduced_axes(axis: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise ValueError(f"{name} names an axis twice; got {axis!r}")
     return tuple(sorted(found))
-
-
-def check_overlap(
-    out: NDArray[Any], X: NDArray[Any], name: str = "out", other: str = "X"
-) -> None:
-    """Refuse an `out` that shares memory with `X`, unless it is the same array.
-
-    The same array is one with the same address, strides and dtype: there every
-    element is read before it is written. An overlap that cannot be excluded in a
-    bounded amount of work is refused too.
-    """
-    if out.size > 1:
-        # Elements of out that share memory: sorted by stride, each axis has to
-        # step over all that the smaller ones span.
-        span = out.itemsize
-        for stride, size in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
-            if size > 1:
-                if stride < span:
-                    raise ValueError(f"{name} has elements that share memory")
-                span = stride * (size - 1) + span
-    if not np.may_share_memory(out, X):
-        return
-    same = (
-        out.__array_interface__["data"][0] == X.__array_interface__["data"][0]
-        and out.strides == X.strides
-        and out.shape == X.shape
-        and out.dtype == X.dtype
-    )
-    if same:
-        return
-    try:
-        overlap = np.shares_memory(out, X, max_work=10_000)
-    except np.exceptions.TooHardError:
-        overlap = True
-    if overlap:
-        raise ValueError(
-            f"{name} overlaps {other} without being {other} itself; give {name}="
-            f"{other} for work in place, or an array of its own"
-        )

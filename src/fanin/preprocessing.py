@@ -229,7 +229,9 @@ def _apply_nan_policy(
         return
     if nan_policy == "raise":
         found = np.flatnonzero(_from_columns(missing, shape, order))
-        where = tuple(int(i) for i in np.unravel_index(found[0], shape)) if shape else ()
+        where = (
+            tuple(int(i) for i in np.unravel_index(found[0], shape)) if shape else ()
+        )
         raise ValueError(
             f'X contains NaN and nan_policy is "raise": {found.size} of '
             f"{missing.size} features have some, the first at index {where}"
@@ -375,7 +377,7 @@ def _out_for(X: NDArray[Any], out: Any) -> NDArray[Any]:
     if out is None:
         return np.empty_like(X, dtype=dtype, subok=False)
     checked = _validation.check_out(out, X.shape, dtype)
-    _validation.check_overlap(checked, X)
+    _validation.no_overlap(_validation.distinct_elements(checked), X, "X", same=True)
     return checked
 
 
