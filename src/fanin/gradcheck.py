@@ -617,8 +617,14 @@ class _Check:
             for x, e in estimates
             if abs(x - a) <= slack(e) + low * (abs(x) + abs(a))
         ]
-        # An estimate decides if it would have shown an error of the entry.
-        if any(slack(e) <= high * (abs(x) + abs(a)) for x, e in agree):
+        # An estimate decides if it would have shown an error of the entry. One that
+        # is noisier than the first must come nearer, not only be too vague to object.
+        coarse = 2 * float(self.error[i])
+        if any(
+            slack(e) <= high * (abs(x) + abs(a))
+            and (e <= coarse or abs(x - a) <= original / 4)
+            for x, e in agree
+        ):
             return int(_report.AGREES)
         # Values at two steps that agree with each other, not with the analytic one.
         if self._on_kink(found, a):
