@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -152,7 +152,6 @@ class GradientReport:
 
     relative_error: float
     verdict: str
-    blocks: MappingProxyType[str, BlockRecord]
     diagnosis: list[str]
     eps: float
     thresholds: tuple[float, float]
@@ -172,6 +171,7 @@ class GradientReport:
     _excess: NDArray[np.float64]
     _ratio: NDArray[np.float64]
     _score: NDArray[np.float64]
+    _blocks: dict[str, BlockRecord]
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
     _deterministic: bool
@@ -287,7 +287,7 @@ class GradientReport:
             record, sentences = self._judge_block(name, where, shape, whole)
             found[name] = record
             said += sentences
-        self.blocks = MappingProxyType(found)
+        self._blocks = found
         self.verdict = min(
             (record.verdict for record in found.values()),
             key=_ORDER.index,
@@ -533,6 +533,11 @@ class GradientReport:
         return self.verdict == "correct"
 
     @property
+    def blocks(self) -> Mapping[str, BlockRecord]:
+        """One record per array, by name; read-only."""
+        return MappingProxyType(self._blocks)
+
+    @property
     def numeric(self) -> Any:
         """The numeric gradient, in the structure of the parameters."""
         return rebuild(self._template, self._numeric)
@@ -720,7 +725,7 @@ def rounding_error(
     Each value is known to `epsilon` of itself at best, or to `noise` if that was
     measured to be more.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         size = np.maximum(np.abs(f_plus), np.abs(f_minus))
         # Below the normal numbers the spacing no longer shrinks with the value.
         value = np.maximum(epsilon * size, max(noise, 5e-324))

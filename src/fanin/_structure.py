@@ -99,6 +99,8 @@ def _leaves(node: Any, root: str) -> Iterator[tuple[Path, Any, Any]]:
 
 def _overlaps_itself(array: NDArray[Any]) -> bool:
     """Whether two indices may reach one byte (a broadcast or windowed view)."""
+    if array.size == 0:
+        return False
     reach = array.itemsize
     pairs = zip(array.strides, array.shape, strict=True)
     for stride, n in sorted((abs(s), n) for s, n in pairs if n > 1):

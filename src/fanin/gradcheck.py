@@ -267,6 +267,10 @@ def _points(
     with np.errstate(over="ignore"):
         plus = (theta + step).astype(dtype)
         minus = (theta - step).astype(dtype)
+    # Never no step at all, however small eps is.
+    here = theta.astype(dtype)
+    plus = np.where(plus > here, plus, np.nextafter(here, dtype.type(np.inf)))
+    minus = np.where(minus < here, minus, np.nextafter(here, dtype.type(-np.inf)))
     return plus, minus, plus.astype(np.float64) - minus.astype(np.float64)
 
 
