@@ -6,7 +6,9 @@ import collections
 import copy
 import functools
 import math
+import signal
 import threading
+import time
 import types
 from fractions import Fraction
 
@@ -612,6 +614,28 @@ def test_an_exception_passes_through_and_everything_is_restored(error, at, n_thr
     assert len(calls) == n
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_ctrl_c_ends_a_long_check_and_restores(rng, n_threads):
+    x = rng.normal(size=10**6)
+    before = x.tobytes()
+
+    def fun(x):
+        time.sleep(0.002)
+        return x[0]
+
+    main = threading.get_ident()
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            check_gradient(fun, x, x, n_threads=n_threads)
+    finally:
+        timer.cancel()
+        timer.join()
+    assert x.tobytes() == before
+
+
 def test_an_exception_while_an_array_is_examined_again_restores_too(rng):
     x = rng.normal(size=4)
     before = x.tobytes()
@@ -1001,3 +1025,13 @@ def test_a_step_below_the_resolution_is_inconclusive_not_wrong(rng):
 def test_the_public_names():
     assert issubclass(fanin.GradientError, AssertionError)
     assert functools.reduce(getattr, ["check_gradient", "__doc__"], fanin)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parameters_at_the_ends_of_their_range_raise_no_warning(dtype):
+    info = np.finfo(dtype)
+    x = np.array([info.max, -info.max, info.tiny, info.smallest_subnormal], dtype)
+    before = x.tobytes()
+    report = check_gradient(lambda x: 1.0, x, np.zeros(4))
+    assert report.verdict != "wrong"
+    assert x.tobytes() == before

@@ -155,6 +155,7 @@ def test_the_status_of_re_examined_entries_counts():
         (32.0, "numeric is 32 times analytic: perhaps a sum for a mean"),
         (1 / 32, "numeric is 1/32 times analytic: perhaps a sum for a mean"),
         (0.73, "numeric is 0.73 times analytic"),
+        (5093.4, "numeric is 5093.4 times analytic"),
     ],
 )
 def test_constant_factors_are_named(rng, factor, words):

@@ -600,7 +600,8 @@ class GradientReport:
             return "inconclusive: the function is random"
         guilty = [r for r in self.blocks.values() if r.verdict == self.verdict]
         # The array that is most wrong first, as in `worst`.
-        guilty.sort(key=lambda record: -self._score_of(record))
+        scores = self._scores()
+        guilty.sort(key=lambda record: -scores[record.name])
         first = guilty[0]
         others = ""
         if len(guilty) > 1:
@@ -615,11 +616,12 @@ class GradientReport:
             f"numeric {worst.numeric:.6g}"
         )
 
-    def _score_of(self, record: BlockRecord) -> float:
-        for name, where, _ in self._spans:
-            if name == record.name:
-                return float(np.max(self._score[where], initial=0.0))
-        return 0.0
+    def _scores(self) -> dict[str, float]:
+        """How wrong the most wrong entry of each array is."""
+        return {
+            name: float(np.max(self._score[where], initial=0.0))
+            for name, where, _ in self._spans
+        }
 
     def _rows(self, limit: int) -> tuple[list[list[str]], int]:
         records = list(self.blocks.values())
@@ -781,7 +783,7 @@ def _explain_ratio(
         if a1.size < 2 or abs(c - 1) < 1e-2:
             continue
         for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
-            if abs(m) > 1.5 and abs(m - round(m)) <= 2e-3 * abs(m):
+            if abs(m) > 1.5 and abs(m - round(m)) <= min(0.01, 2e-3 * abs(m)):
                 return [
                     f"{name}: numeric is {what} times analytic{which}: perhaps a sum "
                     "for a mean, or a mean for a sum"

@@ -264,13 +264,13 @@ def _points(
     dtype: np.dtype[Any],
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
     """Return the representable points on both sides, and how far they are apart."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
+        here = theta.astype(dtype)
         plus = (theta + step).astype(dtype)
         minus = (theta - step).astype(dtype)
-    # Never no step at all, however small eps is.
-    here = theta.astype(dtype)
-    plus = np.where(plus > here, plus, np.nextafter(here, dtype.type(np.inf)))
-    minus = np.where(minus < here, minus, np.nextafter(here, dtype.type(-np.inf)))
+        # Never no step at all, however small eps is.
+        plus = np.where(plus > here, plus, np.nextafter(here, dtype.type(np.inf)))
+        minus = np.where(minus < here, minus, np.nextafter(here, dtype.type(-np.inf)))
     return plus, minus, plus.astype(np.float64) - minus.astype(np.float64)
 
 
@@ -510,7 +510,8 @@ class _Check:
         budget = max(AGAIN_IN_ALL, self.n // 12)
         records = [r for r in report.blocks.values() if r.verdict != "correct"]
         # The strongest findings first, should the budget not reach all.
-        records.sort(key=lambda record: -report._score_of(record))
+        scores = report._scores()
+        records.sort(key=lambda record: -scores[record.name])
         by_name = {block.name: b for b, block in enumerate(self.parameters.blocks)}
         for record in records:
             b = by_name[record.name]
