@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -152,7 +152,6 @@ class GradientReport:
 
     relative_error: float
     verdict: str
-    blocks: MappingProxyType[str, BlockRecord]
     diagnosis: list[str]
     eps: float
     thresholds: tuple[float, float]
@@ -172,6 +171,7 @@ class GradientReport:
     _excess: NDArray[np.float64]
     _ratio: NDArray[np.float64]
     _score: NDArray[np.float64]
+    _blocks: dict[str, BlockRecord]
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
     _deterministic: bool
@@ -287,7 +287,7 @@ class GradientReport:
             record, sentences = self._judge_block(name, where, shape, whole)
             found[name] = record
             said += sentences
-        self.blocks = MappingProxyType(found)
+        self._blocks = found
         self.verdict = min(
             (record.verdict for record in found.values()),
             key=_ORDER.index,
@@ -533,6 +533,11 @@ class GradientReport:
         return self.verdict == "correct"
 
     @property
+    def blocks(self) -> Mapping[str, BlockRecord]:
+        """One record per array, by name; read-only."""
+        return MappingProxyType(self._blocks)
+
+    @property
     def numeric(self) -> Any:
         """The numeric gradient, in the structure of the parameters."""
         return rebuild(self._template, self._numeric)
@@ -595,7 +600,8 @@ class GradientReport:
             return "inconclusive: the function is random"
         guilty = [r for r in self.blocks.values() if r.verdict == self.verdict]
         # The array that is most wrong first, as in `worst`.
-        guilty.sort(key=lambda record: -self._score_of(record))
+        scores = self._scores()
+        guilty.sort(key=lambda record: -scores[record.name])
         first = guilty[0]
         others = ""
         if len(guilty) > 1:
@@ -610,11 +616,12 @@ class GradientReport:
             f"numeric {worst.numeric:.6g}"
         )
 
-    def _score_of(self, record: BlockRecord) -> float:
-        for name, where, _ in self._spans:
-            if name == record.name:
-                return float(np.max(self._score[where], initial=0.0))
-        return 0.0
+    def _scores(self) -> dict[str, float]:
+        """How wrong the most wrong entry of each array is."""
+        return {
+            name: float(np.max(self._score[where], initial=0.0))
+            for name, where, _ in self._spans
+        }
 
     def _rows(self, limit: int) -> tuple[list[list[str]], int]:
         records = list(self.blocks.values())
@@ -720,7 +727,7 @@ def rounding_error(
     Each value is known to `epsilon` of itself at best, or to `noise` if that was
     measured to be more.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         size = np.maximum(np.abs(f_plus), np.abs(f_minus))
         # Below the normal numbers the spacing no longer shrinks with the value.
         value = np.maximum(epsilon * size, max(noise, 5e-324))
@@ -776,7 +783,7 @@ def _explain_ratio(
         if a1.size < 2 or abs(c - 1) < 1e-2:
             continue
         for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
-            if abs(m) > 1.5 and abs(m - round(m)) <= 2e-3 * abs(m):
+            if abs(m) > 1.5 and abs(m - round(m)) <= min(0.01, 2e-3 * abs(m)):
                 return [
                     f"{name}: numeric is {what} times analytic{which}: perhaps a sum "
                     "for a mean, or a mean for a sum"

@@ -6,6 +6,7 @@ of each array in C order. Each leaf becomes a named block of one long vector.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -99,6 +100,8 @@ def _leaves(node: Any, root: str) -> Iterator[tuple[Path, Any, Any]]:
 
 def _overlaps_itself(array: NDArray[Any]) -> bool:
     """Whether two indices may reach one byte (a broadcast or windowed view)."""
+    if array.size == 0:
+        return False
     reach = array.itemsize
     pairs = zip(array.strides, array.shape, strict=True)
     for stride, n in sorted((abs(s), n) for s, n in pairs if n > 1):
@@ -192,12 +195,13 @@ class Parameters:
         self._homes: list[tuple[Any, Any, Any]] = []  # container, key, leaf
         found = list(_leaves(structure, root))
         names = [_name(path) for path, _, _ in found]
+        uses = Counter(names)
         start = 0
         for (path, container, leaf), name in zip(found, names, strict=True):
             what = _expression(root, path)
             _check_leaf(leaf, container, what)
             # {"a.b": ..., "a": {"b": ...}}: one name for two arrays is no name.
-            shown = what if names.count(name) > 1 else name
+            shown = what if uses[name] > 1 else name
             array = np.asarray(leaf)
             where = slice(start, start + array.size)
             start += array.size

@@ -290,9 +290,13 @@ def _points(
     dtype: np.dtype[Any],
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
     """Return the representable points on both sides, and how far they are apart."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
+        here = theta.astype(dtype)
         plus = (theta + step).astype(dtype)
         minus = (theta - step).astype(dtype)
+        # Never no step at all, however small eps is.
+        plus = np.where(plus > here, plus, np.nextafter(here, dtype.type(np.inf)))
+        minus = np.where(minus < here, minus, np.nextafter(here, dtype.type(-np.inf)))
     return plus, minus, plus.astype(np.float64) - minus.astype(np.float64)
 
 
@@ -532,7 +536,8 @@ class _Check:
         budget = max(AGAIN_IN_ALL, self.n // 12)
         records = [r for r in report.blocks.values() if r.verdict != "correct"]
         # The strongest findings first, should the budget not reach all.
-        records.sort(key=lambda record: -report._score_of(record))
+        scores = report._scores()
+        records.sort(key=lambda record: -scores[record.name])
         by_name = {block.name: b for b, block in enumerate(self.parameters.blocks)}
         for record in records:
             b = by_name[record.name]
@@ -643,8 +648,14 @@ class _Check:
             for x, e in estimates
             if abs(x - a) <= slack(e) + low * (abs(x) + abs(a))
         ]
-        # An estimate decides if it would have shown an error of the entry.
-        if any(slack(e) <= high * (abs(x) + abs(a)) for x, e in agree):
+        # An estimate decides if it would have shown an error of the entry. One that
+        # is noisier than the first must come nearer, not only be too vague to object.
+        coarse = 2 * float(self.error[i])
+        if any(
+            slack(e) <= high * (abs(x) + abs(a))
+            and (e <= coarse or abs(x - a) <= original / 4)
+            for x, e in agree
+        ):
             return int(_report.AGREES)
         # Values at two steps that agree with each other, not with the analytic one.
         if self._on_kink(found, a):
