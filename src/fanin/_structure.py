@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fanin._validation import FLOATS
+from fanin._validation import FLOATS, overlaps_itself
 
 MAX_DEPTH = 64
 
@@ -98,19 +98,6 @@ def _leaves(node: Any, root: str) -> Iterator[tuple[Path, Any, Any]]:
         yield from _walk(node, root)
 
 
-def _overlaps_itself(array: NDArray[Any]) -> bool:
-    """Whether two indices may reach one byte (a broadcast or windowed view)."""
-    if array.size == 0:
-        return False
-    reach = array.itemsize
-    pairs = zip(array.strides, array.shape, strict=True)
-    for stride, n in sorted((abs(s), n) for s, n in pairs if n > 1):
-        if stride < reach:
-            return True
-        reach += (n - 1) * stride
-    return False
-
-
 def _check_leaf(leaf: Any, container: Any, what: str) -> None:
     """Refuse a leaf that cannot be perturbed in place, and say why."""
     if isinstance(leaf, np.ndarray):
@@ -129,7 +116,7 @@ def _check_leaf(leaf: Any, container: Any, what: str) -> None:
                 f"{what} is read-only; parameters are perturbed in place and restored, "
                 "so pass a writable copy (array.copy())"
             )
-        if _overlaps_itself(leaf):
+        if overlaps_itself(leaf):
             raise ValueError(
                 f"{what} reaches the same memory through two of its indices (a "
                 "broadcast or sliding view); pass a copy (array.copy())"

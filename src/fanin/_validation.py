@@ -232,18 +232,26 @@ def seed_words(rng: Any, name: str = "rng") -> NDArray[np.uint32]:
     return (raw & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
-def distinct_elements(out: NDArray[Any], name: str = "out") -> NDArray[Any]:
-    """Return `out` if no two of its elements share memory.
+def overlaps_itself(array: NDArray[Any]) -> bool:
+    """Whether two elements may share memory (a broadcast or windowed view).
 
-    Every array got by slicing and transposing passes; one made with stride_tricks
-    passes if each axis, in order of stride, steps past all that lies within it.
+    Every array got by slicing and transposing is free of that; one made with
+    stride_tricks is if each axis, in order of stride, steps past all that lies
+    within it.
     """
-    reach = out.itemsize
-    steps = zip(out.strides, out.shape, strict=True)
-    for step, n in sorted((abs(step), n) for step, n in steps if n > 1):
-        if step < reach and out.size > 0:
-            raise ValueError(f"{name} has elements that share memory: it cannot be out")
-        reach += step * (n - 1)
+    reach = array.itemsize
+    pairs = zip(array.strides, array.shape, strict=True)
+    for stride, n in sorted((abs(s), n) for s, n in pairs if n > 1):
+        if stride < reach and array.size > 0:
+            return True
+        reach += stride * (n - 1)
+    return False
+
+
+def distinct_elements(out: NDArray[Any], name: str = "out") -> NDArray[Any]:
+    """Return `out` if no two of its elements share memory."""
+    if overlaps_itself(out):
+        raise ValueError(f"{name} has elements that share memory: it cannot be out")
     return out
 
 
