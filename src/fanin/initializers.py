@@ -279,7 +279,7 @@ def variance_scaling(
     key = _validation.seed_words(rng)
     if weight.size > 0:
         code = _fill.DISTRIBUTIONS.index(distribution)
-        _fill.fill(weight, code, width, key, threads)
+        _fill.fill(weight, code, width, 0, key, threads)
     return weight
 
 
@@ -586,7 +586,8 @@ def constant(
     """
     value = _validation.real(value, "value")
     _threads.resolve(n_threads)
-    _validation.generator(rng)
+    if rng is not None:
+        _validation.generator(rng)
     array = _target(shape, dtype, out)
     if abs(value) > float(np.finfo(array.dtype).max):
         raise ValueError(f"value must be in the range of {array.dtype}; got {value!r}")

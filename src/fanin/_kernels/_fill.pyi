@@ -12,6 +12,7 @@ def fill(
     out: NDArray[Any],
     distribution: int,
     scale: float,
+    first: int,
     key: NDArray[np.uint32],
     n_threads: int,
 ) -> None: ...

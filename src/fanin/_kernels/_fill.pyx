@@ -50,6 +50,7 @@ cdef struct Job:
     Py_ssize_t groups_per_task
     FillGroups groups
     const uint32_t *key
+    uint64_t first
     double scale
 
 
@@ -100,16 +101,17 @@ cdef void task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t whole
     if job.ndim == 0:
         whole = n // per_group
-        job.groups(job.out + start * job.itemsize, whole, <uint64_t>group, job.key,
-                   job.scale)
+        job.groups(job.out + start * job.itemsize, whole, job.first + group,
+                   job.key, job.scale)
         n -= whole * per_group
         if n > 0:
-            job.groups(buffer, 1, <uint64_t>(group + whole), job.key, job.scale)
+            job.groups(
+                buffer, 1, job.first + group + whole, job.key, job.scale)
             memcpy(job.out + (start + whole * per_group) * job.itemsize, buffer,
                    n * job.itemsize)
         return
     while n > 0:
-        job.groups(buffer, 1, <uint64_t>group, job.key, job.scale)
+        job.groups(buffer, 1, job.first + group, job.key, job.scale)
         scatter(job, start, min(n, per_group), <const char *>buffer)
         group += 1
         start += per_group
@@ -152,11 +154,15 @@ def philox4x32(uint32_t[:, ::1] out, uint64_t first, const uint32_t[::1] key):
         source.philox4x32(&out[0, 0], first, &key[0])
 
 
-def fill(out, int distribution, double scale, const uint32_t[::1] key, int n_threads):
+def fill(
+    out, int distribution, double scale, uint64_t first, const uint32_t[::1] key,
+    int n_threads,
+):
     """Fill `out` (float32 or float64, writable, any strides) in C order of index.
 
     `distribution` indexes DISTRIBUTIONS; `scale` is the uniform's limit, or the
-    normal's standard deviation (the truncated one's before truncation).
+    normal's standard deviation (the truncated one's before truncation). The
+    stream is taken from its group number `first` on.
     """
     assert 0 <= distribution < 3 and key.shape[0] == 4
     cdef Py_buffer view
@@ -173,6 +179,7 @@ def fill(out, int distribution, double scale, const uint32_t[::1] key, int n_thr
             job.n_values = view.len // view.itemsize
             job.key = &key[0]
             job.scale = scale
+            job.first = first
             job.groups = (source.f32[distribution] if view.itemsize == 4
                           else source.f64[distribution])
             merge_axes(&job, view.ndim, view.shape, view.strides)
