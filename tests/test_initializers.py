@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -460,6 +461,28 @@ def test_the_gil_is_released():
     thread.join()
     # Holding the GIL, the call would let this loop turn never or almost never.
     assert seen[0] > 100
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a POSIX timer")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_signal_ends_a_long_call_early(n_threads):
+    class InterruptedFill(Exception):
+        pass
+
+    def stop(number, frame):
+        raise InterruptedFill
+
+    out = np.zeros((300, 400_000))  # memory is only taken where it is written
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(InterruptedFill):
+            _fill.fill(out, TRUNCATED, 1.0, 0, KEY, n_threads)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert out[0, 0] != 0
+    assert out[-1, -1] == 0
 
 
 def test_concurrent_calls_do_not_disturb_each_other():

@@ -7,8 +7,8 @@ a) The number at C-order index i of `out` is a function of the key, i, the
    distribution and the dtype alone (simd/fill.c: Philox4x32-10, 1024 bytes of
    numbers from each 64 counters). Threads, layout and SIMD level do not enter.
 b) A task makes 64 such groups (64 KiB): 16,384 float32 or 8,192 float64 values,
-   20 to 50 microseconds. Four tasks or fewer stay on the calling thread; a helper
-   takes longer than that to wake up.
+   20 to 50 microseconds. Eight tasks or fewer stay on the calling thread, since a
+   helper takes about as long as that to wake up.
 c) A contiguous aligned `out` is written directly. Any other layout goes through
    one group's buffer on the stack and is scattered from there, which needs no
    alignment. Those tasks are 16 times as large: neighbours in memory (a Fortran
@@ -34,7 +34,7 @@ cdef enum:
     GROUP_DOUBLES = 128
     GROUPS_PER_TASK = 64
     GROUPS_PER_SCATTERED_TASK = 1024
-    TASKS_ON_CALLER = 4
+    TASKS_ON_CALLER = 8
 
 DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
