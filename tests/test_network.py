@@ -152,7 +152,7 @@ def test_init_by_name_by_callable_and_by_seed():
 
 
 def test_parameters_can_be_set():
-    net, X, y = make()
+    net = make()[0]
     theta = net.parameters
     net.parameters = np.arange(net.n_parameters)
     assert net.parameters is theta
@@ -377,7 +377,7 @@ def test_no_data_sized_allocation_in_a_step():
 
 
 def test_two_threads_may_predict_at_once():
-    net, X, _ = make()
+    net = make()[0]
     inputs = [np.random.default_rng(i).standard_normal((500, 5)) for i in range(4)]
     wanted = [net.forward(a) for a in inputs]
     found: list[list[np.ndarray]] = [[] for _ in inputs]

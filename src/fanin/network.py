@@ -754,7 +754,10 @@ class Network:
             if not finite.all():
                 where = np.unravel_index(int(finite.argmin()), array.shape)
                 place = ", ".join(str(int(k)) for k in where)
-                return f"the first tensor that is not finite is {name}, {array[where]} at [{place}]"
+                return (
+                    f"the first tensor that is not finite is {name}, "
+                    f"{array[where]} at [{place}]"
+                )
         return "every tensor is finite, but their loss overflows"
 
     def fit(

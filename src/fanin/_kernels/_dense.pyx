@@ -333,7 +333,7 @@ tasks_f64.update = update_f64_task
 cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil:
     cdef int l
     cdef const Layer *layer
-    cdef Py_ssize_t offset
+    cdef Py_ssize_t offset, n_out = p.layers[p.n_layers - 1].n_out
     if p.direct:
         offset = p.first * itemsize if p.transposed else p.first * p.X.row_stride
         p.A[0] = <char *>p.X.data + offset
@@ -350,9 +350,9 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
             return INTERRUPTED
     if p.link:
         if itemsize == sizeof(float):
-            loss_link(<float *>p.A[p.n_layers], p.rows, layer.n_out, p.loss)
+            loss_link(<float *>p.A[p.n_layers], p.rows, n_out, p.loss)
         else:
-            loss_link(<double *>p.A[p.n_layers], p.rows, layer.n_out, p.loss)
+            loss_link(<double *>p.A[p.n_layers], p.rows, n_out, p.loss)
     return DONE
 
 

@@ -13,16 +13,9 @@
 #ifndef FANIN_SOURCE_H
 #define FANIN_SOURCE_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "elements.h"
 
 #define FANIN_MAXDIMS 64
-
-enum {
-    FANIN_BOOL, FANIN_I8, FANIN_U8, FANIN_I16, FANIN_U16, FANIN_I32, FANIN_U32,
-    FANIN_I64, FANIN_U64, FANIN_F16, FANIN_F32, FANIN_F64
-};
 
 /* The index of an array's axes in `n` and `s` is innermost first. */
 typedef struct {
@@ -163,81 +156,14 @@ static void *fanin_block_address(const fanin_view *v, int rows_inner, ptrdiff_t 
     return v->data + r.offset + c.offset;
 }
 
-static float fanin_half_(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, bits = h & 0x7fffu;
-    float value;
-    if (bits >= 0x7c00u) {                     /* inf, NaN */
-        bits = 0x7f800000u | (bits & 0x3ffu) << 13;
-    } else if (bits >= 0x400u) {               /* normal */
-        bits = (bits << 13) + 0x38000000u;
-    } else {                                   /* subnormal: an exact product */
-        float tiny = (float)bits * 5.9604644775390625e-08f;
-        memcpy(&bits, &tiny, sizeof bits);
-    }
-    bits |= sign;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint16_t fanin_swap2_(uint16_t a) { return (uint16_t)(a << 8 | a >> 8); }
-static uint32_t fanin_swap4_(uint32_t a)
-{
-    return a << 24 | (a & 0xff00u) << 8 | (a >> 8 & 0xff00u) | a >> 24;
-}
-static uint64_t fanin_swap8_(uint64_t a)
-{
-    return (uint64_t)fanin_swap4_((uint32_t)a) << 32 | fanin_swap4_((uint32_t)(a >> 32));
-}
-
-#define FANIN_RUN_(TO, FROM, BITS, SWAP, CONVERT)                                 \
-    do {                                                                          \
-        TO *to = buffer;                                                          \
-        if (swapped) {                                                            \
-            for (ptrdiff_t i = 0; i < n; i++) {                                   \
-                BITS bits; FROM value;                                            \
-                memcpy(&bits, from + i * stride, sizeof bits);                    \
-                bits = SWAP(bits);                                                \
-                memcpy(&value, &bits, sizeof value);                              \
-                to[i * step] = (TO)CONVERT(value);                                \
-            }                                                                     \
-        } else {                                                                  \
-            for (ptrdiff_t i = 0; i < n; i++) {                                   \
-                FROM value;                                                       \
-                memcpy(&value, from + i * stride, sizeof value);                  \
-                to[i * step] = (TO)CONVERT(value);                                \
-            }                                                                     \
-        }                                                                         \
-    } while (0)
-
 /* n elements, `stride` bytes apart, to a buffer at every step-th place. */
 static void fanin_convert_run(void *buffer, ptrdiff_t step, const char *from,
                               ptrdiff_t stride, ptrdiff_t n, int type, int swapped)
 {
-    switch (type) {
-    case FANIN_BOOL: FANIN_RUN_(double, uint8_t, uint8_t, , 0 != ); break;
-    case FANIN_I8: FANIN_RUN_(double, int8_t, uint8_t, , ); break;
-    case FANIN_U8: FANIN_RUN_(double, uint8_t, uint8_t, , ); break;
-    case FANIN_I16: FANIN_RUN_(double, int16_t, uint16_t, fanin_swap2_, ); break;
-    case FANIN_U16: FANIN_RUN_(double, uint16_t, uint16_t, fanin_swap2_, ); break;
-    case FANIN_I32: FANIN_RUN_(double, int32_t, uint32_t, fanin_swap4_, ); break;
-    case FANIN_U32: FANIN_RUN_(double, uint32_t, uint32_t, fanin_swap4_, ); break;
-    case FANIN_I64: FANIN_RUN_(double, int64_t, uint64_t, fanin_swap8_, ); break;
-    case FANIN_U64: FANIN_RUN_(double, uint64_t, uint64_t, fanin_swap8_, ); break;
-    case FANIN_F16: FANIN_RUN_(float, uint16_t, uint16_t, fanin_swap2_, fanin_half_); break;
-    case FANIN_F32:
-        if (!swapped && step == 1 && stride == (ptrdiff_t)sizeof(float)) {
-            memcpy(buffer, from, (size_t)n * sizeof(float));
-        } else {
-            FANIN_RUN_(float, float, uint32_t, fanin_swap4_, );
-        }
-        break;
-    default:
-        if (!swapped && step == 1 && stride == (ptrdiff_t)sizeof(double)) {
-            memcpy(buffer, from, (size_t)n * sizeof(double));
-        } else {
-            FANIN_RUN_(double, double, uint64_t, fanin_swap8_, );
-        }
+    if (type == FANIN_F16 || type == FANIN_F32) {
+        fanin_read_f32(buffer, step, from, stride, n, type, swapped);
+    } else {
+        fanin_read_f64(buffer, step, from, stride, n, type, swapped);
     }
 }
 
