@@ -229,7 +229,9 @@ def _apply_nan_policy(
         return
     if nan_policy == "raise":
         found = np.flatnonzero(_from_columns(missing, shape, order))
-        where = tuple(int(i) for i in np.unravel_index(found[0], shape)) if shape else ()
+        where = (
+            tuple(int(i) for i in np.unravel_index(found[0], shape)) if shape else ()
+        )
         raise ValueError(
             f'X contains NaN and nan_policy is "raise": {found.size} of '
             f"{missing.size} features have some, the first at index {where}"
@@ -331,7 +333,7 @@ def moments(
 def _stored(
     value: ArrayLike, name: str, shape: tuple[int, ...], out: NDArray[Any] | None
 ) -> Float64:
-    """A stored mean or standard deviation as float64, one number per feature."""
+    """Return a stored mean or standard deviation as float64, one per feature."""
     array = _validation.real_array(value, name)
     if array.shape != shape:
         if array.ndim != 0:

@@ -69,7 +69,7 @@ cdef enum:
     GROUP_BLOCKS = 4
     TILE_COLUMNS = 512       # columns inner: runs of 2 or 4 KiB, 64 rows or more
     STACK_COLUMNS = 128      # below this, rows of gathered or dense data are stacked
-    COLUMN_ROWS = 2048       # rows inner: the length of a block
+    COLUMN_ROWS = 4096       # rows inner: the length of a block
     COLUMN_TILE = 32
     PARTIAL_BYTES = 256 * 1024
     SMALL = 32 * 1024        # elements that are not worth a second thread
