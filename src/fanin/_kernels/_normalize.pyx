@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False
 """x := (x - mean) / std for every feature, and its inverse: one read, one write.
 
 Design
