@@ -186,7 +186,8 @@ def check_overlap(
     if same:
         return
     try:
-        overlap = np.shares_memory(out, X, max_work=10_000)
+        # NumPy's stubs know only the two special values of max_work.
+        overlap = np.shares_memory(out, X, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         overlap = True
     if overlap:
