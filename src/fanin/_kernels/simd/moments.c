@@ -40,6 +40,10 @@
 #define TINY_M2 1e-200
 #define HUGE_M2 1e290
 
+/* A value's scaled distance from `s`; a NaN counts for nothing. */
+#define KNOWN(x, scale, s) \
+    ((double)(x) == (double)(x) ? (double)(x) * (scale) - (s) : 0.0)
+
 static void fill(double *a, ptrdiff_t n, double value)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
