@@ -270,3 +270,43 @@ def reduced_axes(axis: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise ValueError(f"{name} names an axis twice; got {axis!r}")
     return tuple(sorted(found))
+
+
+def check_overlap(
+    out: NDArray[Any], X: NDArray[Any], name: str = "out", other: str = "X"
+) -> None:
+    """Refuse an `out` that shares memory with `X`, unless it is the same array.
+
+    The same array is one with the same address, strides and dtype: there every
+    element is read before it is written. An overlap that cannot be excluded in a
+    bounded amount of work is refused too.
+    """
+    if out.size > 1:
+        # Elements of out that share memory: sorted by stride, each axis has to
+        # step over all that the smaller ones span.
+        span = out.itemsize
+        for stride, size in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
+            if size > 1:
+                if stride < span:
+                    raise ValueError(f"{name} has elements that share memory")
+                span = stride * (size - 1) + span
+    if not np.may_share_memory(out, X):
+        return
+    same = (
+        out.__array_interface__["data"][0] == X.__array_interface__["data"][0]
+        and out.strides == X.strides
+        and out.shape == X.shape
+        and out.dtype == X.dtype
+    )
+    if same:
+        return
+    try:
+        # NumPy's stubs know only the two special values of max_work.
+        overlap = np.shares_memory(out, X, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        overlap = True
+    if overlap:
+        raise ValueError(
+            f"{name} overlaps {other} without being {other} itself; give {name}="
+            f"{other} for work in place, or an array of its own"
+        )

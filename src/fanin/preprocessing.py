@@ -333,7 +333,7 @@ def moments(
 def _stored(
     value: ArrayLike, name: str, shape: tuple[int, ...], out: NDArray[Any] | None
 ) -> Float64:
-    """A stored mean or standard deviation as float64, one number per feature."""
+    """Return a stored mean or standard deviation as float64, one per feature."""
     array = _validation.real_array(value, name)
     if array.shape != shape:
         if array.ndim != 0:

@@ -11,6 +11,7 @@ def moments_forward(
     axes: Sequence[int],
     n_threads: int,
 ) -> None: ...
+def group_rows(X: NDArray[Any], axes: Sequence[int]) -> int: ...
 def moments_finish(
     var: NDArray[np.float64],
     std: NDArray[np.float64],

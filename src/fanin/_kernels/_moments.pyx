@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False
 """Mean and squared deviations of every feature, in one read of the data.
 
 Design
@@ -69,7 +70,7 @@ cdef enum:
     GROUP_BLOCKS = 4
     TILE_COLUMNS = 512       # columns inner: runs of 2 or 4 KiB, 64 rows or more
     STACK_COLUMNS = 128      # below this, rows of gathered or dense data are stacked
-    COLUMN_ROWS = 2048       # rows inner: the length of a block
+    COLUMN_ROWS = 4096       # rows inner: the length of a block
     COLUMN_TILE = 32
     PARTIAL_BYTES = 256 * 1024
     SMALL = 32 * 1024        # elements that are not worth a second thread
@@ -336,6 +337,29 @@ def moments_forward(state, exponent, X, axes, int n_threads):
         raise_pending()
     if status == -2:
         raise MemoryError("moments: no memory for partial results")
+
+
+def group_rows(X, axes):
+    """Return how many rows a group of X has over `axes`: the step of the block grid.
+
+    Moments of chunks of any multiple of it, each merged into a total in order, have
+    the bits of the moments of the whole.
+    """
+    cdef Array a
+    cdef Grid g
+    cdef char reduced[64]
+    cdef int order[64]
+    cdef View *view = &a.view
+    cdef const Py_ssize_t *strides = a.strides
+    array_init(&a, X)
+    g.n_rows = reduced_init(reduced, &a, axes)
+    g.n_cols = X.size // max(1, g.n_rows)
+    axis_order(order, a.nd, a.strides)
+    views_build(&view, 1, a.nd, order, a.shape, &strides, reduced)
+    g.view = a.view
+    g.is_float = a.view.type == FANIN_F32 or a.view.type == FANIN_F16
+    lay_grid(&g)
+    return g.group
 
 
 def moments_finish(var, std, state, exponent, double ddof):

@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False
 """x := (x - mean) / std for every feature, and its inverse: one read, one write.
 
 Design
@@ -9,7 +10,7 @@ b) Where both arrays have the columns (or the rows) of a part side by side, the 
    gathered into a buffer, changed there and scattered.
 c) Tasks run from the end of the array to its start: the pass before this one, which
    computed the moments, has left the end in the cache.
-d) Each task lays the parameters of its columns out once: NaN-safe handling of std = 0,
+d) Each task lays the parameters of its columns out once: what a std of 0 becomes,
    1 / std for float32, and a power-of-two scale for the rare column whose numbers
    would leave the range of a double on the way.
 
@@ -243,7 +244,8 @@ cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
             stack += 1
         stack = min(stack, max(1, rows // 4))
     a = parameters(job, work, col, cols, stack)
-    compute(job, y, y_stride * stack, x, x_stride * stack, rows // stack, cols * stack, a)
+    compute(
+        job, y, y_stride * stack, x, x_stride * stack, rows // stack, cols * stack, a)
     if rows % stack != 0:
         at = rows // stack * stack * cols * size
         compute(job, y + at, 0, x + at, 0, 1, rows % stack * cols, a)

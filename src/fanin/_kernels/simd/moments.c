@@ -40,6 +40,10 @@
 #define TINY_M2 1e-200
 #define HUGE_M2 1e290
 
+/* A value's scaled distance from `s`; a NaN counts for nothing. */
+#define KNOWN(x, scale, s) \
+    ((double)(x) == (double)(x) ? (double)(x) * (scale) - (s) : 0.0)
+
 static void fill(double *a, ptrdiff_t n, double value)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -88,12 +92,12 @@ static ptrdiff_t finish_fast(fanin_state out, const double *FANIN_RESTRICT mean,
                              const double *FANIN_RESTRICT square, double count,
                              ptrdiff_t cols, int underflow)
 {
-    double marks = 0.0;
+    int64_t marks = 0;
     for (ptrdiff_t c = 0; c < cols; c++) {
         double part = sum[c] / count;
         double hi, lo, m2 = square[c] - sum[c] * part;
         two_sum(mean[c], part, &hi, &lo);
-        int redo = !(square[c] <= HUGE_M2)
+        int64_t redo = (!(square[c] <= HUGE_M2))
                    | (underflow & (square[c] < TINY_M2) & (fabs(hi) < TINY_MEAN));
         out.n[c] = count;
         out.hi[c] = hi;
@@ -101,7 +105,7 @@ static ptrdiff_t finish_fast(fanin_state out, const double *FANIN_RESTRICT mean,
         out.m2[c] = m2 > 0.0 ? m2 : 0.0;
         out.m2l[c] = 0.0;
         out.e[c] = redo ? STATE_REDO : 0;
-        marks += redo ? 1.0 : 0.0;
+        marks += redo;
     }
     return (ptrdiff_t)marks;
 }
@@ -247,6 +251,15 @@ static void merge_careful(fanin_state a, fanin_state b)
 
 #define CHUNK 128
 
+/* Whether a merged column is out of range, or one of its sides empty. */
+static inline int64_t out_of_range(double na, double ha, double nb, double hb, double h,
+                                   double q)
+{
+    return (na == 0.0) | (nb == 0.0) | (!(q <= HUGE_M2))
+           | ((q < TINY_M2) & (fabs(h) < TINY_MEAN)
+              & ((ha != 0.0) | (hb != 0.0) | (q != 0.0)));
+}
+
 static void merge(fanin_state a, fanin_state b, ptrdiff_t n)
 {
     double cn[CHUNK], ch[CHUNK], cl[CHUNK], cq[CHUNK], cr[CHUNK];
@@ -258,20 +271,20 @@ static void merge(fanin_state a, fanin_state b, ptrdiff_t n)
         const double *FANIN_RESTRICT bn = b.n + start, *FANIN_RESTRICT bh = b.hi + start;
         const double *FANIN_RESTRICT bl = b.lo + start, *FANIN_RESTRICT bq = b.m2 + start;
         const double *FANIN_RESTRICT br = b.m2l + start;
-        int32_t *FANIN_RESTRICT ae = a.e + start;
-        const int32_t *FANIN_RESTRICT be = b.e + start;
-        double bad = 0.0;
+        const int32_t *FANIN_RESTRICT ae = a.e + start, *FANIN_RESTRICT be = b.e + start;
+        int64_t bad = 0;
         int32_t exponents = 0;
         for (ptrdiff_t c = 0; c < size; c++) {
             merge_formula(&cn[c], &ch[c], &cl[c], &cq[c], &cr[c], an[c], ah[c], al[c],
                           aq[c], ar[c], bn[c], bh[c], bl[c], bq[c], br[c]);
-            bad += (an[c] == 0.0) | (bn[c] == 0.0) | !(cq[c] <= HUGE_M2)
-                           | ((cq[c] < TINY_M2) & (fabs(ch[c]) < TINY_MEAN)
-                              & ((ah[c] != 0.0) | (bh[c] != 0.0) | (cq[c] != 0.0)))
-                       ? 1.0 : 0.0;
+        }
+        for (ptrdiff_t c = 0; c < size; c++) {
+            bad += out_of_range(an[c], ah[c], bn[c], bh[c], ch[c], cq[c]);
+        }
+        for (ptrdiff_t c = 0; c < size; c++) {
             exponents |= ae[c] | be[c];
         }
-        if (bad == 0.0 && exponents == 0) {
+        if (bad == 0 && exponents == 0) {
             memcpy(an, cn, sizeof *cn * (size_t)size);
             memcpy(ah, ch, sizeof *ch * (size_t)size);
             memcpy(al, cl, sizeof *cl * (size_t)size);
@@ -280,11 +293,8 @@ static void merge(fanin_state a, fanin_state b, ptrdiff_t n)
             continue;
         }
         for (ptrdiff_t c = 0; c < size; c++) {
-            int careful = (an[c] == 0.0) | (bn[c] == 0.0) | !(cq[c] <= HUGE_M2)
-                          | ((cq[c] < TINY_M2) & (fabs(ch[c]) < TINY_MEAN)
-                             & ((ah[c] != 0.0) | (bh[c] != 0.0) | (cq[c] != 0.0)))
-                          | (ae[c] != 0) | (be[c] != 0);
-            if (careful) {
+            if (out_of_range(an[c], ah[c], bn[c], bh[c], ch[c], cq[c])
+                || (ae[c] | be[c]) != 0) {
                 merge_careful(fanin_state_at(a, start + c), fanin_state_at(b, start + c));
             } else {
                 an[c] = cn[c], ah[c] = ch[c], al[c] = cl[c], aq[c] = cq[c];

@@ -75,10 +75,18 @@ static void NAME(add_rows_careful)(double *FANIN_RESTRICT acc,
                                    const double *FANIN_RESTRICT shift,
                                    const double *FANIN_RESTRICT scale)
 {
-    for (ptrdiff_t r = 0; r < rows; r++, x += stride) {
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+        const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
         for (ptrdiff_t c = 0; c < w; c++) {
-            double v = (double)x[c];
-            acc[c] += v == v ? v * scale[c] - shift[c] : 0.0;
+            double p = scale[c], s = shift[c];
+            acc[c] += (KNOWN(x0[c], p, s) + KNOWN(x1[c], p, s))
+                      + (KNOWN(x2[c], p, s) + KNOWN(x3[c], p, s));
+        }
+    }
+    for (; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            acc[c] += KNOWN(x[c], scale[c], shift[c]);
         }
     }
 }
@@ -90,10 +98,20 @@ static void NAME(add_squares_careful)(double *FANIN_RESTRICT sum,
                                       const double *FANIN_RESTRICT mean,
                                       const double *FANIN_RESTRICT scale)
 {
-    for (ptrdiff_t r = 0; r < rows; r++, x += stride) {
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+        const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
         for (ptrdiff_t c = 0; c < w; c++) {
-            double v = (double)x[c];
-            double a = v == v ? v * scale[c] - mean[c] : 0.0;
+            double s = scale[c], m = mean[c];
+            double a = KNOWN(x0[c], s, m), b = KNOWN(x1[c], s, m);
+            double p = KNOWN(x2[c], s, m), q = KNOWN(x3[c], s, m);
+            sum[c] += (a + b) + (p + q);
+            square[c] += (a * a + b * b) + (p * p + q * q);
+        }
+    }
+    for (; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double a = KNOWN(x[c], scale[c], mean[c]);
             sum[c] += a;
             square[c] += a * a;
         }
