@@ -178,6 +178,8 @@ def matmul(A, B):
 def matvec(A, x, transpose=False):
     A = A.T if transpose else A
     return (A.astype(np.float64) @ x.astype(np.float64)).astype(A.dtype)
+
+
 # --- _fill: random weights by index -------------------------------------------------
 
 
@@ -256,6 +258,8 @@ def fill(out, distribution, scale, first, key, n_threads):
         cut = root * erfinv(unit(words) * erf(root))
         values = scale * sign(words) * np.minimum(cut, 2.0)
     out[...] = values.ravel()[: out.size].reshape(out.shape)
+
+
 # --- _source -------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from fanin import initializers, layers, losses, optimizers
 from fanin._config import show_config
-from fanin import initializers
 from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
 from fanin.gradcheck import GradientError, GradientReport, check_gradient

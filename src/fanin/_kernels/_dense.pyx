@@ -35,13 +35,7 @@ cimport numpy as cnp
 
 from ._activations cimport IDENTITY, activation_backward, activation_forward
 from ._blas cimport gemm, gemv
-from ._losses cimport (
-    BINARY_CROSS_ENTROPY,
-    SOFTMAX_CROSS_ENTROPY,
-    SQUARED_ERROR,
-    loss_forward,
-    loss_link,
-)
+from ._losses cimport SOFTMAX_CROSS_ENTROPY, loss_forward, loss_link
 from ._optimizers cimport ADAM, SGD, optimizer_update
 from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
@@ -331,7 +325,7 @@ tasks_f64.update = update_f64_task
 
 
 cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil:
-    cdef int l
+    cdef int at
     cdef const Layer *layer
     cdef Py_ssize_t offset, n_out = p.layers[p.n_layers - 1].n_out
     if p.direct:
@@ -342,9 +336,9 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
         return INTERRUPTED
     if p.out != NULL:
         p.A[p.n_layers] = p.out + p.first * p.ld_out * itemsize
-    for l in range(p.n_layers):
-        layer = &p.layers[l]
-        p.layer = l
+    for at in range(p.n_layers):
+        layer = &p.layers[at]
+        p.layer = at
         p.n_below = count_tiles(p.rows, layer.n_out, layer.n_in, p.call.n_threads)
         if parallel_for(&p.call, tasks.forward, p, p.n_below):
             return INTERRUPTED
@@ -369,16 +363,16 @@ cdef int loss_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
 
 
 cdef int backward_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
-    cdef int l
+    cdef int at
     cdef const Layer *layer
     cdef char *swap
-    for l in range(p.n_layers - 1, -1, -1):
-        layer = &p.layers[l]
-        p.layer = l
+    for at in range(p.n_layers - 1, -1, -1):
+        layer = &p.layers[at]
+        p.layer = at
         p.n_weight = count_tiles(
             layer.n_in, layer.n_out, p.rows, p.call.n_threads)
         # Nobody asked for the gradient with respect to X.
-        p.n_below = 0 if l == 0 else count_tiles(
+        p.n_below = 0 if at == 0 else count_tiles(
             p.rows, layer.n_in, layer.n_out, p.call.n_threads)
         if parallel_for(&p.call, tasks.backward, p, p.n_below + p.n_weight):
             return INTERRUPTED
@@ -390,11 +384,11 @@ cdef int backward_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
 
 cdef void finish_bias(Pass *p, floating *gradient) noexcept nogil:
     """Round the double sums of the bias gradients to the gradient's dtype."""
-    cdef int l
+    cdef int at
     cdef Py_ssize_t j
     cdef const Layer *layer
-    for l in range(p.n_layers):
-        layer = &p.layers[l]
+    for at in range(p.n_layers):
+        layer = &p.layers[at]
         if layer.bias >= 0:
             for j in range(layer.n_out):
                 gradient[layer.bias + j] = <floating>p.bias_sums[layer.bias_sums + j]
@@ -473,21 +467,21 @@ cdef class Plan:
 
     def __cinit__(self, list layers, str loss, dtype):
         cdef Py_ssize_t offset = 0, widest = 0, row = 0
-        cdef int l
+        cdef int at
         self.itemsize = dtype.itemsize
         self.loss = LOSSES[loss]
         self.n_layers = len(layers)
         self.layers = <Layer *>malloc(self.n_layers * sizeof(Layer))
         if self.layers == NULL:
             raise MemoryError
-        for l, (n_in, n_out, activation, has_bias) in enumerate(layers):
-            self.layers[l].n_in = n_in
-            self.layers[l].n_out = n_out
-            self.layers[l].activation = ACTIVATIONS[activation]
-            self.layers[l].weight = offset
+        for at, (n_in, n_out, activation, has_bias) in enumerate(layers):
+            self.layers[at].n_in = n_in
+            self.layers[at].n_out = n_out
+            self.layers[at].activation = ACTIVATIONS[activation]
+            self.layers[at].weight = offset
             offset += n_in * n_out
-            self.layers[l].bias = offset if has_bias else -1
-            self.layers[l].bias_sums = self.n_bias
+            self.layers[at].bias = offset if has_bias else -1
+            self.layers[at].bias_sums = self.n_bias
             if has_bias:
                 offset += n_out
                 self.n_bias += n_out
@@ -568,7 +562,7 @@ cdef class Plan:
         cdef size_t rows = min(p.n_rows, self.chunk_rows)
         cdef size_t blocks = (rows + BLOCK_ROWS - 1) // BLOCK_ROWS
         cdef size_t widest = 0
-        cdef int l
+        cdef int layer
         if base != NULL:
             p.A = <char **>base
         at += aligned((self.n_layers + 1) * sizeof(char *))
@@ -580,17 +574,17 @@ cdef class Plan:
                 p.A[0] = base + at
                 p.ld[0] = self.n_inputs
             at += aligned(rows * self.n_inputs * size)
-        for l in range(self.n_layers):
-            if <size_t>self.layers[l].n_out > widest:
-                widest = self.layers[l].n_out
+        for layer in range(self.n_layers):
+            if <size_t>self.layers[layer].n_out > widest:
+                widest = self.layers[layer].n_out
             if base != NULL:
-                p.A[l + 1] = base + at
-                p.ld[l + 1] = self.layers[l].n_out
-            if l == self.n_layers - 1 and p.out != NULL:
+                p.A[layer + 1] = base + at
+                p.ld[layer + 1] = self.layers[layer].n_out
+            if layer == self.n_layers - 1 and p.out != NULL:
                 if base != NULL:
-                    p.ld[l + 1] = p.ld_out
+                    p.ld[layer + 1] = p.ld_out
             else:
-                at += aligned(rows * self.layers[l].n_out * size)
+                at += aligned(rows * self.layers[layer].n_out * size)
         if not p.with_loss:
             return at
         if base != NULL:
