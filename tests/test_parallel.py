@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -95,27 +96,30 @@ def test_concurrent_calls_keep_their_tasks_apart() -> None:
 
 
 def test_a_call_leaves_the_interpreter_to_other_threads() -> None:
-    # One call of 0.5 s on one thread; meanwhile another thread counts. With the
-    # GIL held it could not count at all.
+    # With a switch interval of a minute this thread gives the interpreter away
+    # where it says so and nowhere else; a call that held it would let the other
+    # thread do nothing. The other one hands it back at each of its short sleeps.
     done = threading.Event()
-    counted = []
+    rounds = [0]
 
     def count() -> None:
-        n = 0
         while not done.is_set():
-            n += 1
-        counted.append(n)
+            rounds[0] += 1
+            time.sleep(0.001)
 
     thread = threading.Thread(target=count)
-    thread.start()
-    while not thread.is_alive():
-        pass
-    before = len(counted)
-    _parallel.probe(50, 1, seconds=0.01)
-    done.set()
-    thread.join(TIMEOUT)
-    assert before == 0
-    assert counted[0] > 1000
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        thread.start()
+        before = rounds[0]
+        _parallel.probe(50, 1, seconds=0.01)
+        during = rounds[0] - before
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join(TIMEOUT)
+    assert during >= 3
 
 
 def test_no_worker_can_be_started_and_the_work_is_done_all_the_same() -> None:
@@ -259,6 +263,8 @@ children = []
 def handler(number, frame):
     children.append(os.fork())
     if children[0] == 0:
+        # Ended for good, not by this handler, should it hang.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(30)
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.1)

@@ -25,6 +25,7 @@ import sys
 
 import numpy as np
 
+cimport cython
 from cython cimport floating
 
 cdef extern from "blas_symbols.h":
@@ -176,6 +177,7 @@ def config():
     }
 
 
+@cython.boundscheck(False)
 def matmul(const floating[:, ::1] A, const floating[:, ::1] B):
     """Return A @ B of two C-ordered matrices of one dtype, for the tests."""
     if A.shape[1] != B.shape[0] or 0 in (A.shape[0], A.shape[1], B.shape[1]):
@@ -190,6 +192,7 @@ def matmul(const floating[:, ::1] A, const floating[:, ::1] B):
     return out
 
 
+@cython.boundscheck(False)
 def matvec(const floating[:, ::1] A, const floating[::1] x, bint transpose=False):
     """Return A @ x, or A.T @ x, for the tests."""
     cdef Py_ssize_t rows = A.shape[0], cols = A.shape[1]
