@@ -30,7 +30,39 @@ CASES = {
             Z, m = fanin.standardize(X, n_threads=n_threads, return_moments=True)
             return Z[:, ::1000].tobytes() + m.mean.tobytes()
     """,
+    # Products may round differently with another split: seven digits are compared.
+    "loss": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (300_000, 50))
+        y = np.broadcast_to(3, 300_000)
+        layers = [fanin.layers.Dense(100, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(50, layers, loss="softmax_cross_entropy", dtype="f8", rng=0)
+        def call(n_threads):
+            return f"{net.loss(X, y, n_threads=n_threads):.7g}".encode()
+    """,
+    "train_step": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (200_000, 50))
+        y = np.broadcast_to(3, 200_000)
+        layers = [fanin.layers.Dense(100, "relu"), fanin.layers.Dense(10)]
+        def call(n_threads):
+            net = fanin.Network(
+                50, layers, loss="softmax_cross_entropy", dtype="f8", rng=0)
+            sgd = fanin.optimizers.SGD(0.1)
+            loss = net.train_step(X, y, sgd, n_threads=n_threads)
+            return f"{loss:.7g} {net.parameters.sum():.7g}".encode()
+    """,
+    "check_gradient": """
+        X = np.linspace(-1, 1, 1000).reshape(50, 20)
+        y = np.arange(50) % 10
+        layers = [fanin.layers.Dense(80, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(20, layers, loss="softmax_cross_entropy", dtype="f8", rng=0)
+        def call(n_threads):
+            report = net.check_gradient(X, y, n_threads=n_threads)
+            return b"".join(a.tobytes() for a in report.numeric.values())
+    """,
 }
+
+# No kernel of these contracts or reorders, so SIMD levels do not even round apart.
+SAME_AT_EVERY_LEVEL = ["moments", "standardize"]
 
 LONG_CASES = {
     "moments": """
@@ -44,6 +76,32 @@ LONG_CASES = {
         X = np.broadcast_to(row, (200_000_000, 4))
         def call(n_threads):
             fanin.standardize(X, n_threads=n_threads)
+    """,
+    "loss": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (500_000_000, 50))
+        y = np.broadcast_to(3, 500_000_000)
+        layers = [fanin.layers.Dense(100, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(50, layers, loss="softmax_cross_entropy", rng=0)
+        def call(n_threads):
+            net.loss(X, y, n_threads=n_threads)
+    """,
+    "fit": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (2_000_000, 50))
+        y = np.broadcast_to(3, 2_000_000)
+        layers = [fanin.layers.Dense(100, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(50, layers, loss="softmax_cross_entropy", rng=0)
+        adam = fanin.optimizers.Adam()
+        def call(n_threads):
+            net.fit(X, y, optimizer=adam, epochs=1000, batch_size=100_000,
+                    n_threads=n_threads)
+    """,
+    "check_gradient": """
+        X = np.linspace(-1, 1, 128_000).reshape(256, 500)
+        y = np.arange(256) % 10
+        layers = [fanin.layers.Dense(500, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(500, layers, loss="softmax_cross_entropy", rng=0)
+        def call(n_threads):
+            net.check_gradient(X, y, n_threads=n_threads)
     """,
 }
 
@@ -199,9 +257,8 @@ def test_importing_leaves_the_floating_point_mode_alone():
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAME_AT_EVERY_LEVEL)
 def test_the_baseline_build_gives_the_same_bits(case):
-    """No kernel here contracts or reorders, so SIMD levels do not even round apart."""
     source = source_of(case) + "import hashlib\n"
     source += "print(hashlib.sha256(call(2)).hexdigest())"
     here = run(source)
