@@ -76,11 +76,16 @@ def loss_link(Z, loss):
 # --- _optimizers ----------------------------------------------------------------
 
 
+def without_subnormals(x):
+    """Return x with 0 for what is below the smallest normal number."""
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x).astype(x.dtype)
+
+
 def sgd_update(theta, gradient, velocity, learning_rate, momentum=0.0, nesterov=False):
     """Return (theta, velocity) after one step."""
     if velocity is None:
         return theta - learning_rate * gradient, None
-    velocity = momentum * velocity + gradient
+    velocity = without_subnormals(momentum * velocity + gradient)
     step = gradient + momentum * velocity if nesterov else velocity
     return theta - learning_rate * step, velocity
 
@@ -89,8 +94,8 @@ def adam_update(
     theta, gradient, first, second, step, beta_1, beta_2, correction_2, epsilon
 ):
     """Return (theta, first, second) after one step."""
-    first = beta_1 * first + (1 - beta_1) * gradient
-    second = beta_2 * second + (1 - beta_2) * gradient**2
+    first = without_subnormals(beta_1 * first + (1 - beta_1) * gradient)
+    second = without_subnormals(beta_2 * second + (1 - beta_2) * gradient**2)
     theta = theta - step * first / (np.sqrt(second) / correction_2 + epsilon)
     return theta, first, second
 

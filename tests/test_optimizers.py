@@ -63,6 +63,22 @@ def test_ten_steps_equal_pytorch(kind, rng):
     assert ours.n_steps == 10
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["adam", "momentum", "nesterov"])
+def test_the_state_of_a_dead_unit_ends_at_zero(kind, dtype):
+    """It would else stay subnormal for ever: rounding keeps 0.9 of the smallest."""
+    if kind == "adam":
+        optimizer = fanin.optimizers.Adam(beta_2=0.5)
+    else:
+        optimizer = fanin.optimizers.SGD(momentum=0.9, nesterov=kind == "nesterov")
+    theta = np.ones(8, dtype)
+    optimizer.update(theta, np.ones(8, dtype))
+    for _ in range(8000):
+        optimizer.update(theta, np.zeros(8, dtype))
+    for array in optimizer._state.values():
+        np.testing.assert_array_equal(array, 0)
+
+
 def test_state_belongs_to_one_vector(rng):
     adam = fanin.optimizers.Adam()
     a, b, g = np.zeros(4), np.zeros(4), np.ones(4)
