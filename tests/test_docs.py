@@ -118,9 +118,9 @@ def test_the_design_page_maps_every_source_file() -> None:
         # the parts of a package of plain Python with the package.
         with_c = path.suffix == ".h" and path.with_suffix(".c").exists()
         in_package = path.suffix == ".py" and f" {path.parent.name}/ " in the_map
-        if path.suffix in (".py", ".pyx", ".c", ".h", ".in"):
-            if not with_c and not in_package and path.name not in the_map:
-                unmapped.append(path.name)
+        is_source = path.suffix in (".py", ".pyx", ".c", ".h", ".in")
+        if is_source and not (with_c or in_package or path.name in the_map):
+            unmapped.append(path.name)
     assert unmapped == []
 
 
