@@ -555,6 +555,13 @@ class GradientReport:
         GradientError
             An `AssertionError` whose message is the report's table; also for a
             suspicious or inconclusive check, which a test must not take for a pass.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> fanin.check_gradient(lambda x: x @ x, x, 2 * x).raise_if_wrong()
         """
         if not self.ok:
             raise GradientError(str(self))
@@ -572,6 +579,15 @@ class GradientReport:
         dict
             The report's attributes, with `blocks` as a list, `worst` as a list and
             no arrays. Numbers that are not finite, which JSON lacks, are None.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> report = fanin.check_gradient(lambda x: x @ x, x, 2 * x)
+        >>> report.to_dict()["verdict"]
+        'correct'
         """
         return {
             "verdict": self.verdict,

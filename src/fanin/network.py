@@ -701,8 +701,8 @@ class Network:
         >>> net.parameters = [2.0, 1.0]
         >>> net.train_step([[3.0]], [5.0], fanin.optimizers.SGD(0.1))
         4.0
-        >>> net.parameters.round(4).tolist()
-        [0.8, 0.6]
+        >>> net.parameters.round(4)
+        array([0.8, 0.6], dtype=float32)
         """
         array, targets = self._batch(X, y)
         if not isinstance(optimizer, Optimizer):

@@ -31,7 +31,18 @@ class Optimizer:
         self._owner: weakref.ref[NDArray[Any]] | None = None
 
     def reset(self) -> None:
-        """Forget velocity, moments and the number of steps taken."""
+        """Forget velocity, moments and the number of steps taken.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> optimizer = fanin.optimizers.Adam()
+        >>> optimizer.update(np.ones(3), np.ones(3))
+        >>> optimizer.reset()
+        >>> optimizer.n_steps
+        0
+        """
         self.n_steps = 0
         self._state = {}
         self._owner = None
