@@ -146,11 +146,11 @@ def loss_and_gradient(layers, theta, X, y, loss):
 
 
 def central_differences(layers, theta, X, y, loss, step):
-    """Return (f_plus, f_minus, span) by perturbing every entry."""
+    """Return (f_plus, f_minus, difference, span) by perturbing every entry."""
     count = X.shape[0]
     if loss != "softmax_cross_entropy":
         count *= layers[-1][1]
-    f_plus, f_minus, span = np.empty((3, theta.size))
+    f_plus, f_minus, difference, span = np.empty((4, theta.size))
     for i in range(theta.size):
         values = []
         for t in (theta[i] + step[i], theta[i] - step[i]):
@@ -159,8 +159,9 @@ def central_differences(layers, theta, X, y, loss, step):
             outputs = network_outputs(layers, moved, X)[-1]
             values.append(loss_forward(outputs, y, loss)[0] / count)
         f_plus[i], f_minus[i] = values
+        difference[i] = values[0] - values[1]
         span[i] = (theta[i] + step[i]) - (theta[i] - step[i])
-    return f_plus, f_minus, span
+    return f_plus, f_minus, difference, span
 
 
 # --- _parallel ------------------------------------------------------------------------

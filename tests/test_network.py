@@ -267,11 +267,29 @@ def test_planted_mistake_is_found_and_named(name, spoil):
     assert [n for n, b in report.blocks.items() if b.verdict != "correct"] == [name]
 
 
+@pytest.mark.parametrize("eps", [1e-7, 1e-4])
+def test_a_hundred_units_are_correct_at_any_reasonable_step(eps):
+    """Rounding of the mean loss, or the step's own error, must not be blamed."""
+    rng = np.random.default_rng(3)
+    net = fanin.Network(
+        64,
+        [Dense(50, "tanh"), Dense(10)],
+        loss="softmax_cross_entropy",
+        dtype=np.float64,
+        rng=3,
+    )
+    X, y = rng.standard_normal((64, 64)), rng.integers(0, 10, 64)
+    report = net.check_gradient(X, y, eps=eps)
+    assert report.verdict == "correct", str(report)
+    assert report.relative_error < 1e-7
+
+
 def test_report_is_the_same_for_any_number_of_threads():
     net, X, y = make()
     one = net.check_gradient(X, y, n_threads=1)
     for n_threads in (2, 5):
         other = net.check_gradient(X, y, n_threads=n_threads)
+        assert other.relative_error == one.relative_error
         np.testing.assert_array_equal(
             *(
                 np.concatenate([np.ravel(a) for a in r.numeric.values()])

@@ -213,7 +213,8 @@ def no_overlap(
     ):
         return
     try:
-        overlap = np.shares_memory(out, other, max_work=10_000)
+        # (NumPy's stub knows only two values of max_work.)
+        overlap = np.shares_memory(out, other, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         overlap = True
     if overlap:

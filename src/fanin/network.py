@@ -408,7 +408,7 @@ class Network:
         """
         Z = self.forward(X)
         if isinstance(self.loss_function, losses.SoftmaxCrossEntropy):
-            return Z.argmax(axis=1)
+            return np.asarray(Z.argmax(axis=1))
         if self.n_outputs == 1:
             Z = Z[:, 0]
         if isinstance(self.loss_function, losses.BinaryCrossEntropy):
@@ -619,7 +619,9 @@ class Network:
         eps = check.real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
         array, targets = self._batch(X, y)
         if gradient is None:
-            _, gradient = self.loss_and_gradient(array, targets, n_threads=n_threads)
+            # On one thread, as all passes of a check: the report's bits then do not
+            # depend on the number of threads.
+            _, gradient = self.loss_and_gradient(array, targets, n_threads=1)
         elif np.shape(gradient) != (self.n_parameters,):
             raise ValueError(
                 f"gradient must have shape ({self.n_parameters},); "
@@ -633,7 +635,7 @@ class Network:
         threads = _threads.resolve(n_threads)
 
         def loss(_: object) -> float:
-            value, bad = plan.evaluate(theta, array, targets, None, threads)
+            value, bad = plan.evaluate(theta, array, targets, None, 1)
             if bad >= 0:
                 raise ValueError(self.loss_function.bad_target(targets, bad))
             return value
@@ -642,10 +644,20 @@ class Network:
             step: NDArray[Any],
             f_plus: NDArray[Any],
             f_minus: NDArray[Any],
+            difference: NDArray[Any],
             span: NDArray[Any],
         ) -> None:
             central_differences(
-                plan, theta, array, targets, step, f_plus, f_minus, span, threads
+                plan,
+                theta,
+                array,
+                targets,
+                step,
+                f_plus,
+                f_minus,
+                difference,
+                span,
+                threads,
             )
 
         return check_compiled(

@@ -147,7 +147,7 @@ class SGD(Optimizer):
     SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
-    _slots = ("velocity",)
+    _slots: tuple[str, ...] = ("velocity",)
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
 """The plan of a dense network, for the gradient check (see _dense.pyx)."""
+from ._losses cimport LossSum
 from ._optimizers cimport Update
 from ._parallel cimport Call
 from ._rows cimport Rows
@@ -56,13 +57,15 @@ cdef struct Pass:
     char *D_below
     char *targets
     double *bias_sums
-    double *partial
+    LossSum *partial
     Py_ssize_t *bad
     int layer
     int n_below                 # tiles of D_below, before those of the weight
     int n_weight
     # results
-    double total
+    double total                # the mean loss, and what its rounding left over
+    double total_low
+    LossSum sum
     Py_ssize_t bad_row
     bint not_finite             # of the gradient of a step
 

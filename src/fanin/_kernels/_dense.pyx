@@ -11,7 +11,7 @@ b) The plan is a C array of layers with their sizes and their offsets into one f
    without allocating: the workspace is kept.
 c) Rows are taken in chunks whose workspace stays below a fixed size, so that a
    million samples need no more memory than some thousands. The gradient sums over
-   chunks; bias gradients and losses sum in double.
+   chunks; bias gradients sum in double, losses in two of them.
 d) Threads. Each step of the walk is one job of few, large tiles (parallel.c): for
    the forward step tiles of the output; for the backward step tiles of D_below and
    of dW together, for they do not depend on each other. A tile is cut along the
@@ -26,7 +26,7 @@ layer's dL/dA_in, for P weights; beside the products, one read and one write of
 each activation and its derivative.
 """
 from cython cimport floating
-from libc.math cimport isfinite
+from libc.math cimport fabs, fma, isfinite
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -35,7 +35,7 @@ cimport numpy as cnp
 
 from ._activations cimport IDENTITY, activation_backward, activation_forward
 from ._blas cimport gemm, gemv
-from ._losses cimport SOFTMAX_CROSS_ENTROPY, loss_forward, loss_link
+from ._losses cimport SOFTMAX_CROSS_ENTROPY, LossSum, loss_forward, loss_link
 from ._optimizers cimport ADAM, SGD, optimizer_update
 from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
@@ -181,9 +181,9 @@ cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     if p.gradient != NULL:
         dZ = D
     # D is scratch when no gradient is wanted.
-    p.partial[tile] = loss_forward(
+    loss_forward(
         dZ, A, <const floating *>Y, <const int64_t *>labels, rows, n, scale, D,
-        &p.bad[tile], p.loss)
+        &p.bad[tile], &p.partial[tile], p.loss)
     if p.bad[tile] >= 0:
         p.bad[tile] += p.first + start
     if p.gradient != NULL and layer.activation != IDENTITY:
@@ -358,8 +358,27 @@ cdef int loss_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
         if p.bad[i] >= 0:
             p.bad_row = p.bad[i]
             return BAD_TARGET
-        p.total += p.partial[i]
+        add(&p.sum, p.partial[i].hi)
+        p.sum.lo += p.partial[i].lo
     return DONE
+
+
+cdef void add(LossSum *total, double term) noexcept nogil:
+    """Add a term and keep what the addition rounds off (Neumaier 1974)."""
+    cdef double sum = total.hi + term
+    if fabs(total.hi) >= fabs(term):
+        total.lo += (total.hi - sum) + term
+    else:
+        total.lo += (term - sum) + total.hi
+    total.hi = sum
+
+
+cdef void mean_loss(Pass *p, double count) noexcept nogil:
+    """p.total + p.total_low = sum / count, to nearly twice a double's digits."""
+    cdef double mean = (p.sum.hi + p.sum.lo) / count
+    p.total = mean
+    # The remainder of the division is exact in a fused multiply-add.
+    p.total_low = (fma(-mean, count, p.sum.hi) + p.sum.lo) / count
 
 
 cdef int backward_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
@@ -402,7 +421,8 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
     cdef int outcome
     cdef char *D = p.D
     cdef char *D_below = p.D_below
-    p.total = 0.0
+    p.sum.hi = 0.0
+    p.sum.lo = 0.0
     p.accumulate = False
     if p.gradient != NULL:
         memset(p.bias_sums, 0, <size_t>p.n_bias * sizeof(double))
@@ -422,9 +442,9 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
         p.first += p.rows
     if not p.with_loss:
         return DONE
-    p.total /= <double>p.n_rows
-    if p.loss != SOFTMAX_CROSS_ENTROPY:
-        p.total /= <double>p.layers[p.n_layers - 1].n_out
+    mean_loss(p, <double>p.n_rows * (
+        1.0 if p.loss == SOFTMAX_CROSS_ENTROPY
+        else <double>p.layers[p.n_layers - 1].n_out))
     if p.gradient != NULL:
         if itemsize == sizeof(float):
             finish_bias(p, <float *>p.gradient)
@@ -594,8 +614,8 @@ cdef class Plan:
             p.targets = base + at
         at += aligned(rows * (sizeof(int64_t) if p.labels else self.n_outputs * size))
         if base != NULL:
-            p.partial = <double *>(base + at)
-        at += aligned(blocks * sizeof(double))
+            p.partial = <LossSum *>(base + at)
+        at += aligned(blocks * sizeof(LossSum))
         if base != NULL:
             p.bad = <Py_ssize_t *>(base + at)
         at += aligned(blocks * sizeof(Py_ssize_t))

@@ -7,13 +7,18 @@ cdef enum:
     BINARY_CROSS_ENTROPY = 1
     SOFTMAX_CROSS_ENTROPY = 2
 
-# The sum of the losses of `rows` samples; dZ (may be NULL) gets scale * gradient,
-# *bad the first row with an unacceptable target. Targets are labels if that is not
-# NULL, else Y. scratch holds `cols` values.
-cdef double loss_forward(
+cdef extern from "losses.h":
+    ctypedef struct LossSum "fanin_sum":
+        double hi
+        double lo
+
+# *total = the sum of the losses of `rows` samples; dZ (may be NULL) gets scale *
+# gradient, *bad the first row with an unacceptable target. Targets are labels if
+# that is not NULL, else Y. scratch holds `cols` values.
+cdef void loss_forward(
     floating *dZ, const floating *Z, const floating *Y, const int64_t *labels,
     Py_ssize_t rows, Py_ssize_t cols, double scale, floating *scratch,
-    Py_ssize_t *bad, int loss) noexcept nogil
+    Py_ssize_t *bad, LossSum *total, int loss) noexcept nogil
 
 # Z = the loss's prediction from Z, in place: softmax of rows or logistic of values.
 cdef void loss_link(

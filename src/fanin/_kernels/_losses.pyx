@@ -13,26 +13,32 @@ from ._simd cimport simd_level
 
 cdef extern from "losses.h":
     struct fanin_losses:
-        double (*squared_error_f32)(
+        void (*squared_error_f32)(
             float *dZ, const float *Z, const float *Y, Py_ssize_t rows,
-            Py_ssize_t cols, double scale, Py_ssize_t *bad) noexcept nogil
-        double (*squared_error_f64)(
+            Py_ssize_t cols, double scale, Py_ssize_t *bad,
+            LossSum *total) noexcept nogil
+        void (*squared_error_f64)(
             double *dZ, const double *Z, const double *Y, Py_ssize_t rows,
-            Py_ssize_t cols, double scale, Py_ssize_t *bad) noexcept nogil
-        double (*binary_cross_entropy_f32)(
+            Py_ssize_t cols, double scale, Py_ssize_t *bad,
+            LossSum *total) noexcept nogil
+        void (*binary_cross_entropy_f32)(
             float *dZ, const float *Z, const float *Y, Py_ssize_t rows,
-            Py_ssize_t cols, double scale, Py_ssize_t *bad) noexcept nogil
-        double (*binary_cross_entropy_f64)(
+            Py_ssize_t cols, double scale, Py_ssize_t *bad,
+            LossSum *total) noexcept nogil
+        void (*binary_cross_entropy_f64)(
             double *dZ, const double *Z, const double *Y, Py_ssize_t rows,
-            Py_ssize_t cols, double scale, Py_ssize_t *bad) noexcept nogil
-        double (*softmax_cross_entropy_f32)(
+            Py_ssize_t cols, double scale, Py_ssize_t *bad,
+            LossSum *total) noexcept nogil
+        void (*softmax_cross_entropy_f32)(
             float *dZ, const float *Z, const float *Y, const int64_t *labels,
             Py_ssize_t rows, Py_ssize_t cols, double scale, float *scratch,
-            Py_ssize_t *bad) noexcept nogil
-        double (*softmax_cross_entropy_f64)(
+            Py_ssize_t *bad,
+            LossSum *total) noexcept nogil
+        void (*softmax_cross_entropy_f64)(
             double *dZ, const double *Z, const double *Y, const int64_t *labels,
             Py_ssize_t rows, Py_ssize_t cols, double scale, double *scratch,
-            Py_ssize_t *bad) noexcept nogil
+            Py_ssize_t *bad,
+            LossSum *total) noexcept nogil
         void (*softmax_f32)(float *Z, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
         void (*softmax_f64)(double *Z, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
 
@@ -51,26 +57,30 @@ LOSSES = {
 }
 
 
-cdef double loss_forward(
+cdef void loss_forward(
     floating *dZ, const floating *Z, const floating *Y, const int64_t *labels,
     Py_ssize_t rows, Py_ssize_t cols, double scale, floating *scratch,
-    Py_ssize_t *bad, int loss
+    Py_ssize_t *bad, LossSum *total, int loss
 ) noexcept nogil:
     bad[0] = -1
+    total.hi = 0.0
+    total.lo = 0.0
     if floating is float:
         if loss == SQUARED_ERROR:
-            return kernels.squared_error_f32(dZ, Z, Y, rows, cols, scale, bad)
-        if loss == BINARY_CROSS_ENTROPY:
-            return kernels.binary_cross_entropy_f32(dZ, Z, Y, rows, cols, scale, bad)
-        return kernels.softmax_cross_entropy_f32(
-            dZ, Z, Y, labels, rows, cols, scale, scratch, bad)
+            kernels.squared_error_f32(dZ, Z, Y, rows, cols, scale, bad, total)
+        elif loss == BINARY_CROSS_ENTROPY:
+            kernels.binary_cross_entropy_f32(dZ, Z, Y, rows, cols, scale, bad, total)
+        else:
+            kernels.softmax_cross_entropy_f32(
+                dZ, Z, Y, labels, rows, cols, scale, scratch, bad, total)
     else:
         if loss == SQUARED_ERROR:
-            return kernels.squared_error_f64(dZ, Z, Y, rows, cols, scale, bad)
-        if loss == BINARY_CROSS_ENTROPY:
-            return kernels.binary_cross_entropy_f64(dZ, Z, Y, rows, cols, scale, bad)
-        return kernels.softmax_cross_entropy_f64(
-            dZ, Z, Y, labels, rows, cols, scale, scratch, bad)
+            kernels.squared_error_f64(dZ, Z, Y, rows, cols, scale, bad, total)
+        elif loss == BINARY_CROSS_ENTROPY:
+            kernels.binary_cross_entropy_f64(dZ, Z, Y, rows, cols, scale, bad, total)
+        else:
+            kernels.softmax_cross_entropy_f64(
+                dZ, Z, Y, labels, rows, cols, scale, scratch, bad, total)
 
 
 cdef void loss_link(
@@ -99,7 +109,7 @@ def forward(
     cdef const int64_t[::1] labels
     cdef const floating *y_data = NULL
     cdef const int64_t *label_data = NULL
-    cdef double total = 0.0
+    cdef LossSum total
     if rows == 0 or cols == 0:
         return 0.0, dZ, -1
     if Y.ndim == 1 and code == SOFTMAX_CROSS_ENTROPY:
@@ -109,10 +119,10 @@ def forward(
         y = Y
         y_data = &y[0, 0]
     with nogil:
-        total = loss_forward(
+        loss_forward(
             &d[0, 0], &Z[0, 0], y_data, label_data, rows, cols, scale, &scratch[0],
-            &bad, code)
-    return total, dZ, bad
+            &bad, &total, code)
+    return total.hi + total.lo, dZ, bad
 
 
 def link(floating[:, ::1] Z, str loss):

@@ -12,6 +12,7 @@ def central_differences(
     step: NDArray[Any],
     f_plus: NDArray[Any],
     f_minus: NDArray[Any],
+    difference: NDArray[Any],
     span: NDArray[Any],
     n_threads: int = 1,
 ) -> None: ...

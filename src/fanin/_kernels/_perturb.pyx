@@ -4,7 +4,10 @@ Design
 a) For each entry i of theta, with a step h_i from the caller,
      f_plus[i] = L(theta + h_i e_i), f_minus[i] = L(theta - h_i e_i),
    and span[i] = theta_i^+ - theta_i^-, the difference of the two numbers really
-   used: (f_plus - f_minus) / span then owes nothing to the rounding of theta + h.
+   used, so that dividing by it owes nothing to the rounding of theta + h. The
+   losses come as two doubles each, and difference[i] = f_plus - f_minus is taken of
+   both: of a mean rounded to one double the last bit alone would be an error of
+   1e-16 / 1e-7 in every entry, some five times all the rest.
 b) "direct": every evaluation is a whole forward pass over all samples, by the same
    code as `Network.loss` (never the backward code). 2 P passes for P parameters.
 c) Parallel over parameters. Each thread perturbs its own copy of theta in its own
@@ -37,6 +40,7 @@ cdef struct Job:
     const double *step
     double *f_plus
     double *f_minus
+    double *difference
     double *span
 
 
@@ -46,7 +50,7 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
     cdef double *theta = worker.theta
     cdef Py_ssize_t i
     cdef Py_ssize_t stop = min((block + 1) * job.n_block, job.n_parameters)
-    cdef double kept, plus, minus
+    cdef double kept, plus, minus, low
     for i in range(block * job.n_block, stop):
         kept = theta[i]
         plus = kept + job.step[i]
@@ -54,18 +58,22 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
         theta[i] = plus
         run(&worker.p, sizeof(double))
         job.f_plus[i] = worker.p.total
+        low = worker.p.total_low
         theta[i] = minus
         run(&worker.p, sizeof(double))
         job.f_minus[i] = worker.p.total
+        job.difference[i] = (
+            (job.f_plus[i] - job.f_minus[i]) + (low - worker.p.total_low))
         theta[i] = kept
         job.span[i] = plus - minus
 
 
 def central_differences(
     Plan plan, const double[::1] theta, X, y, const double[::1] step,
-    double[::1] f_plus, double[::1] f_minus, double[::1] span, int n_threads=1
+    double[::1] f_plus, double[::1] f_minus, double[::1] difference,
+    double[::1] span, int n_threads=1
 ):
-    """Fill f_plus, f_minus and span for every entry of theta; plan is float64."""
+    """Fill the last four arrays for every entry of theta; the plan is float64."""
     cdef Job job
     cdef Call call
     cdef Worker *worker
@@ -79,6 +87,7 @@ def central_differences(
     job.step = &step[0]
     job.f_plus = &f_plus[0]
     job.f_minus = &f_minus[0]
+    job.difference = &difference[0]
     job.span = &span[0]
     # Blocks of about a millisecond; what they hold does not depend on their size.
     job.n_block = max(1, <Py_ssize_t>(1e6 / work))

@@ -10,7 +10,9 @@
  *      single 1. (Formulas as in Goodfellow, Bengio & Courville 2016, section 6.2.)
  * b) Losses come from logits because the difference z_y - lse(z) loses no digits,
  *    where log(softmax) would underflow.
- * c) Sums over samples are in double. Targets are checked here, in the pass that
+ * c) Sums over samples keep what each addition rounds off (Neumaier, ZAMM 54, 1974):
+ *    the gradient check divides differences of two such sums by 1e-7, and their
+ *    rounding would be most of its error. Targets are checked here, in the pass that
  *    reads them anyway, rather than in a pass of their own: a label outside
  *    [0, cols), a probability outside [0, 1], probabilities of a sample that do not
  *    sum to 1 within 1e-3, or a NaN.
@@ -21,11 +23,19 @@
 
 #include <math.h>
 
+static inline void add(fanin_sum *total, double term)
+{
+    double sum = total->hi + term;
+    double big = fabs(total->hi) >= fabs(term) ? total->hi : term;
+    double small = fabs(total->hi) >= fabs(term) ? term : total->hi;
+    total->lo += (big - sum) + small;
+    total->hi = sum;
+}
+
 #define DEFINE_LOSSES(T, S)                                                        \
-    static double squared_error_##S(T *dZ, const T *Z, const T *Y, ptrdiff_t rows, \
-                                    ptrdiff_t cols, double scale, ptrdiff_t *bad)  \
+    static void squared_error_##S(T *dZ, const T *Z, const T *Y, ptrdiff_t rows,   \
+                                    ptrdiff_t cols, double scale, ptrdiff_t *bad, fanin_sum *total)\
     {                                                                              \
-        double total = 0.0;                                                        \
         for (ptrdiff_t i = 0; i < rows; i++) {                                     \
             double sum = 0.0;                                                      \
             int wrong = 0;                                                         \
@@ -41,15 +51,13 @@
             if (wrong && *bad < 0) {                                               \
                 *bad = i;                                                          \
             }                                                                      \
-            total += sum;                                                          \
+            add(total, sum);                                                       \
         }                                                                          \
-        return total;                                                              \
     }                                                                              \
-    static double binary_cross_entropy_##S(                                        \
+    static void binary_cross_entropy_##S(                                          \
         T *dZ, const T *Z, const T *Y, ptrdiff_t rows, ptrdiff_t cols,             \
-        double scale, ptrdiff_t *bad)                                              \
+        double scale, ptrdiff_t *bad, fanin_sum *total)                            \
     {                                                                              \
-        double total = 0.0;                                                        \
         for (ptrdiff_t i = 0; i < rows; i++) {                                     \
             double sum = 0.0;                                                      \
             int wrong = 0;                                                         \
@@ -66,9 +74,8 @@
             if (wrong && *bad < 0) {                                               \
                 *bad = i;                                                          \
             }                                                                      \
-            total += sum;                                                          \
+            add(total, sum);                                                       \
         }                                                                          \
-        return total;                                                              \
     }                                                                              \
     /* p = exp(z - max z); returns max z, sets the double sum of p. */             \
     static T shifted_exp_##S(T *FANIN_RESTRICT p, const T *FANIN_RESTRICT z,       \
@@ -88,11 +95,10 @@
         *sum = s;                                                                  \
         return top;                                                                \
     }                                                                              \
-    static double softmax_cross_entropy_##S(                                       \
+    static void softmax_cross_entropy_##S(                                         \
         T *dZ, const T *Z, const T *Y, const int64_t *labels, ptrdiff_t rows,      \
-        ptrdiff_t cols, double scale, T *scratch, ptrdiff_t *bad)                  \
+        ptrdiff_t cols, double scale, T *scratch, ptrdiff_t *bad, fanin_sum *total)\
     {                                                                              \
-        double total = 0.0;                                                        \
         for (ptrdiff_t i = 0; i < rows; i++) {                                     \
             const T *z = Z + i * cols;                                             \
             T *p = dZ == NULL ? scratch : dZ + i * cols;                           \
@@ -104,7 +110,7 @@
                 int64_t y = labels[i];                                             \
                 wrong = y < 0 || y >= cols;                                        \
                 if (!wrong) {                                                      \
-                    total += lse - (double)z[y];                                   \
+                    add(total, lse - (double)z[y]);                                \
                     if (dZ != NULL) {                                              \
                         double factor = scale / sum;                               \
                         for (ptrdiff_t j = 0; j < cols; j++) {                     \
@@ -124,7 +130,7 @@
                     wrong |= !(y[j] >= 0);                                         \
                 }                                                                  \
                 wrong |= !(fabs(y_sum - 1.0) <= 1e-3);                             \
-                total += dot;                                                      \
+                add(total, dot);                                                   \
                 if (dZ != NULL) {                                                  \
                     double factor = scale * y_sum / sum;                           \
                     for (ptrdiff_t j = 0; j < cols; j++) {                         \
@@ -136,7 +142,6 @@
                 *bad = i;                                                          \
             }                                                                      \
         }                                                                          \
-        return total;                                                              \
     }                                                                              \
     static void softmax_##S(T *Z, ptrdiff_t rows, ptrdiff_t cols)                  \
     {                                                                              \
