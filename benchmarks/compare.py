@@ -6,9 +6,14 @@
 A peer that is not installed leaves its column blank. Every result is compared with a
 float64 reference before it is timed, with a tolerance that follows from its dtype
 and size; a wrong one gets no time. Contenders are measured in turns, round after
-round, and ratios are taken within a round, so that a busy machine slows all of them
-alike: quote the ratios, not the times. "2.1×" in a peer's column says that fanin is
-2.1 times as fast, [1.9-2.2] being the quartiles over the rounds.
+round, and ratios are taken within a round: quote the ratios, not the times. "2.1×" in
+a peer's column says that fanin is 2.1 times as fast, [1.9-2.2] being the quartiles
+over the rounds.
+
+A machine that is busy with other work does not slow all of them alike: a library
+that waits for its slowest thread at every step suffers most. How many CPUs other
+processes took is measured and printed; figures are for the record only where that is
+next to none, or with ``--n-threads 1`` and a CPU to spare.
 """
 
 from __future__ import annotations
@@ -84,6 +89,19 @@ def limit_cpus(n_threads: int | None) -> tuple[int, str]:
         return n, f"{n}, on {len(cpus)} CPUs"
     os.sched_setaffinity(0, cpus[:n_threads])
     return n_threads, f"{n_threads}, the process confined to as many CPUs"
+
+
+# Others may use this share of the CPUs, or figures are not for the record.
+QUIET = 0.05
+
+
+def disturbance(outcomes: list[Outcome]) -> tuple[float, bool] | None:
+    """Return the CPUs that others used, row by row in the mean, and if too many."""
+    known = [o.others for o in outcomes if o.others is not None]
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    return mean, mean > QUIET * (os.cpu_count() or 1)
 
 
 def load_average() -> float | None:
@@ -187,11 +205,16 @@ def markdown(outcomes: list[Outcome], machine: dict[str, Any]) -> str:
     columns = columns_of(outcomes)
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     load = machine["load average"]
+    others = machine["cpus used by others"]
+    quiet = ""
+    if others is not None:
+        quiet = f" Other processes used {others:.2f} CPUs in the mean"
+        quiet += ", **too many for the record**." if machine["disturbed"] else "."
     lines = [
         f"Measured on {machine['date']} on {machine['processor']}, "
         f"{machine['cpus']} CPUs, {machine['system']}, SIMD level {machine['simd']}; "
         f"threads: {machine['threads']}; CPython {machine['python']}; {versions}. "
-        f"Load average before and after: {load[0]}, {load[1]}.",
+        f"Load average before and after: {load[0]}, {load[1]}.{quiet}",
         "",
         "Medians. In brackets how many times as long as fanin a peer takes, and the "
         "quartiles of that ratio over the rounds; for fanin, its time over the "
@@ -258,6 +281,16 @@ def main(arguments: list[str] | None = None) -> int:
         print_outcome(outcomes[-1], effort.repeat)
     machine["load average"] = [before, load_average()]
     print(f"\nload average:  {machine['load average'][1]}")
+    noise = disturbance(outcomes)
+    machine["cpus used by others"] = noise[0] if noise else None
+    machine["disturbed"] = bool(noise and noise[1])
+    if noise:
+        print(f"other processes used {noise[0]:.2f} CPUs in the mean")
+    if machine["disturbed"]:
+        print(
+            "that is too many: what waits for several threads is slowed out of "
+            "proportion, so these ratios are not for the record"
+        )
 
     if options.json:
         record = {"machine": machine, "rows": [o.as_dict() for o in outcomes]}

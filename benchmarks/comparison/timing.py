@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from comparison.model import Contender, Row, Session, Wrong
@@ -35,6 +37,8 @@ class Outcome:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
     sampled: dict[str, float] = field(default_factory=dict)
+    # CPUs that other processes kept busy meanwhile; None where it cannot be known.
+    others: float | None = None
 
     def median(self, column: str) -> float:
         return statistics.median(self.seconds[column])
@@ -57,6 +61,7 @@ class Outcome:
             },
             "wrong": self.wrong,
             "extrapolated_by": self.sampled,
+            "cpus_used_by_others": self.others,
         }
 
 
@@ -66,6 +71,18 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return middle, low, high
+
+
+def _busy_seconds() -> float | None:
+    """Return the CPU time that all processes but this one have used (Linux)."""
+    try:
+        first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return None
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    ticks = [int(t) for t in first[1:9]]
+    used = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    return used - time.process_time()
 
 
 def _elapsed(contender: Contender, number: int) -> float:
@@ -125,7 +142,7 @@ def run_row(row: Row, session: Session, effort: Effort) -> Outcome:
         numbers = {c: _inner_number(it, effort) for c, it in contenders.items()}
         outcome.seconds = {column: [] for column in contenders}
         columns = list(contenders)
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), _busy_seconds()
         for i in range(effort.repeat):
             if i >= effort.minimum and time.perf_counter() - start > effort.budget:
                 break
@@ -135,6 +152,9 @@ def run_row(row: Row, session: Session, effort: Effort) -> Outcome:
                     _measure(contenders[column], numbers[column], effort.loops)
                 )
             gc.collect()
+        busy_after, took = _busy_seconds(), time.perf_counter() - start
+        if busy is not None and busy_after is not None:
+            outcome.others = max(0.0, (busy_after - busy) / took)
     finally:
         if collecting:
             gc.enable()
