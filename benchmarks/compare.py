@@ -187,9 +187,10 @@ def print_outcome(outcome: Outcome, repeat: int) -> None:
     from comparison.model import COLUMNS
 
     rounds = len(next(iter(outcome.seconds.values()), []))
-    print(
-        f"\n{outcome.name}  ({rounds} rounds{'' if rounds == repeat else ': budget'})"
-    )
+    about = f"{rounds} rounds" + (" in its time" if rounds < repeat else "")
+    if outcome.others is not None:
+        about += f"; others used {outcome.others:.2f} CPUs"
+    print(f"\n{outcome.name}  ({about})")
     for column in COLUMNS:
         text = cell(outcome, column)
         if text:

@@ -131,6 +131,9 @@ def run_row(row: Row, session: Session, effort: Effort) -> Outcome:
         except Wrong as error:
             outcome.wrong[column] = str(error)
             continue
+        except Exception as error:  # a peer that fails must not cost the table
+            outcome.wrong[column] = f"{type(error).__name__}: {error}"
+            continue
         del result
         contenders[column] = contender
         if contender.scale != 1.0:
