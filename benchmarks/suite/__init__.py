@@ -1,0 +1,1 @@
+"""Benchmarks of fanin over its history, for asv. See ``benchmarks/README.md``."""

@@ -1,0 +1,171 @@
+"""The comparison's contenders agree: its rows at tiny sizes, checked, not timed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fanin
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+if not (BENCHMARKS / "compare.py").is_file():
+    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
+# For these imports alone: the directory's other names are nobody's business here.
+sys.path.insert(0, str(BENCHMARKS))
+try:
+    import compare
+    from comparison import all_rows, gradients, initialization, networks, normalization
+    from comparison.model import COLUMNS, Contender, Row, Session, Wrong
+    from comparison.timing import Effort, Outcome, run_row
+finally:
+    sys.path.remove(str(BENCHMARKS))
+
+
+def session() -> Session:
+    """Return NumPy alone: the other peers take seconds to import."""
+    return Session(n_threads=1, modules={"NumPy": np})
+
+
+def run_once(contenders):
+    seen = []
+    for column, contender in contenders:
+        if contender.prepare:
+            contender.prepare()
+        result = contender.run()
+        if contender.check:
+            contender.check(result)
+        assert column in COLUMNS
+        seen.append(column)
+    assert {"fanin", "NumPy"} <= set(seen)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_normalization_rows_agree(dtype, order):
+    for given in (False, True):
+        run_once(normalization.standardize(200, 7, dtype, order, given, session()))
+    run_once(normalization.moments(200, 7, dtype, order, session()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_network_rows_agree(dtype):
+    sizes = [6, 9, 5, 3]
+    for optimizer in ("adam", "sgd"):
+        run_once(networks.training_step(sizes, 11, dtype, optimizer, session()))
+    run_once(networks.forward_and_backward(sizes, 11, dtype, session()))
+    for labels in (False, True):
+        run_once(networks.predict(sizes, 11, dtype, labels, session()))
+
+
+def test_other_rows_agree():
+    run_once(initialization.initialize(50, 40, session()))
+    run_once(gradients.every_entry([4, 6, 3], 8, 20, session()))
+    run_once(gradients.naive_sample([4, 6, 5, 3], 8, 5, session()))
+
+
+def test_names_of_rows_are_distinct():
+    names = [row.name for row in all_rows()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_wrong_standardization_is_refused():
+    X = normalization.make_data(200, 7, np.float32, "C")
+    mean, std = normalization.reference_moments(X)
+    allowed = normalization.tolerance(200, np.float32, np.float64)
+    Z = fanin.standardize(X)
+    normalization.check_standardized(X, mean, std, allowed, Z)
+    for wrong in (
+        Z * np.float32(1 + 1e-3),
+        Z.astype(np.float64),
+        Z[:-1],
+        np.where(np.arange(200)[:, None] == 199, np.float32("nan"), Z),
+    ):
+        with pytest.raises(Wrong):
+            normalization.check_standardized(X, mean, std, allowed, wrong)
+
+
+def test_a_wrong_gradient_step_or_output_is_refused():
+    sizes = [6, 9, 5, 3]
+    X, y = networks.make_batch(sizes, 11, np.float32)
+    net = networks.fanin_network(sizes, np.float32)
+    theta = net.parameters.copy()
+    reference = networks.Reference(sizes, X, y, theta)
+    loss, gradient = net.loss_and_gradient(X, y)
+    reference.check_gradient((loss, gradient))
+    for scale in (11, 1 + 1e-3):
+        with pytest.raises(Wrong):
+            reference.check_gradient((loss, gradient * np.float32(scale)))
+    with pytest.raises(Wrong):
+        reference.check_gradient((loss * 1.001, gradient))
+    with pytest.raises(Wrong):
+        reference.check_output(net.forward(X) * np.float32(1.001))
+    with pytest.raises(Wrong):
+        reference.check_labels((net.predict(X) + 1) % 3)
+
+    # Another rule, another rate, and the bias correction of the first step for ever.
+    rate = networks.RATE["adam"]
+    for optimizer, forgets in (
+        (fanin.optimizers.Adam(rate), False),
+        (fanin.optimizers.SGD(rate), False),
+        (fanin.optimizers.Adam(1.01 * rate), False),
+        (fanin.optimizers.Adam(rate), True),
+    ):
+        right = isinstance(optimizer, fanin.optimizers.Adam) and not forgets
+        right = right and optimizer.learning_rate == rate
+
+        def step(optimizer=optimizer, forgets=forgets):
+            if forgets:
+                optimizer.n_steps = 0
+            return net.train_step(X, y, optimizer)
+
+        net.parameters = theta
+        arguments = ("adam", step, lambda: net.parameters, 0.0, step())
+        if right:
+            reference.check_steps(*arguments)
+        else:
+            with pytest.raises(Wrong):
+                reference.check_steps(*arguments)
+
+
+def test_wrong_moments_of_weights_are_refused():
+    W = fanin.initializers.he_normal((50, 400), rng=0)
+    initialization.check_normal(50, W)
+    for wrong in (W * np.float32(1.2), W + np.float32(0.05), np.sign(W) * 0.2):
+        with pytest.raises(Wrong):
+            initialization.check_normal(50, wrong)
+
+
+def test_a_wrong_contender_gets_no_time():
+    def refuse(result):
+        raise Wrong("no good")
+
+    def build(session):
+        yield "fanin", Contender(lambda: 1)
+        yield "NumPy", Contender(lambda: 2, refuse)
+
+    effort = Effort(repeat=2, minimum=1, budget=0.0, inner=0.0, loops=1)
+    outcome = run_row(Row("a row", build), session(), effort)
+    assert outcome.wrong == {"NumPy": "no good"}
+    assert list(outcome.seconds) == ["fanin"]
+    assert compare.cell(outcome, "NumPy") == "wrong"
+    assert compare.cell(outcome, "JAX") == ""
+
+
+@pytest.mark.parametrize(
+    ("mine", "expected"),
+    [([1.0, 1.0, 1.0], False), ([3.0, 3.0, 3.0], True), ([1.0, 3.0, 3.0, 1.0], False)],
+)
+def test_slower_means_beyond_the_spread(mine, expected):
+    outcome = Outcome("a row", "", {"fanin": mine, "NumPy": [2.0] * len(mine)})
+    assert compare.slower(outcome) is expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.5, "1.50 s"), (0.0999, "99.9 ms"), (2.5e-6, "2.50 µs"), (9.999e-4, "1.00 ms")],
+)
+def test_times_are_shown_in_their_unit(seconds, text):
+    assert compare.show_time(seconds) == text
