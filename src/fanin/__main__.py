@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import fanin
@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def _integer(minimum: int, maximum: int | None = None) -> "type[int]":
+def _integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     def convert(text: str) -> int:
         try:
             value = int(text)
@@ -38,7 +38,7 @@ def _integer(minimum: int, maximum: int | None = None) -> "type[int]":
             )
         return value
 
-    return convert  # type: ignore[return-value]
+    return convert
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"fanin {fanin.__version__}"
     )
-    commands = parser.add_subparsers(dest="command", metavar="{demo,info}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="{demo,info}", prog="fanin"
+    )
     commands.add_parser(
         "info",
         usage="python -m fanin info",
@@ -118,13 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs",
         type=_integer(1),
         metavar="N",
-        help="default: as many as make about 3000 steps, from 5 to 200",
+        help="default: as many as make about 1500 steps, from 5 to 200",
     )
     add(
         "--batch-size",
         type=_integer(1),
         metavar="N",
-        help="default: 64, or 16 for fewer than 1280 training rows",
+        help="default: 128, or 16 for fewer than 1280 training rows",
     )
     add(
         "--seed",
@@ -217,7 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 for a run that failed; 2 for wrong arguments or data; 130 after Ctrl-C.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # Named after the command, which argparse's own message is not.
+        parser.prog = " ".join(filter(None, ("fanin", arguments.command)))
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2

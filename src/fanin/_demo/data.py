@@ -309,7 +309,8 @@ def _short(cell: str) -> str:
 
 def _read_npz(path: str, target: str | None) -> Data:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, as NumPy leaves a file open that is not an archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             names = [n for n in archive.files if not n.startswith("__")]
             target = "y" if target is None else target
             if target not in names:
@@ -328,8 +329,8 @@ def _read_npz(path: str, target: str | None) -> Data:
     for array, name, kinds in ((X, source, "biuf"), (y, target, "biufU")):
         if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
             raise DemoError(
-                f"array {name!r} of {path} has dtype {getattr(array, 'dtype', 'none')}; "
-                "numbers are needed"
+                f"array {name!r} of {path} is not of numbers: "
+                f"dtype {getattr(array, 'dtype', 'none')}"
             )
     notes = []
     if X.ndim < 2:
@@ -374,9 +375,8 @@ def _target(
     distinct, labels = np.unique(values, return_inverse=True)
     text = values.dtype.kind == "U"
     if distinct.size == 1:
-        raise DemoError(
-            f"target {name!r} has only one value, {distinct[0]}: nothing to learn"
-        )
+        only = str(distinct[0]) if text else f"{distinct[0]:g}"
+        raise DemoError(f"target {name!r} has only one value, {only}: nothing to learn")
     whole = not text and bool(np.all(values == np.round(values)))
     few = distinct.size <= min(MOST_CLASSES, values.size // ROWS_PER_CLASS)
     if text and distinct.size > max(2, values.size // 2):

@@ -95,15 +95,17 @@ class Picture:
         ):
             layers = np.arange(1, len(values) + 1)
             ax.plot(layers, values, line, color=color, marker=marker, markersize=4)
+            # Beside the line, on the side that its slope leaves free.
+            middle = len(values) // 2
+            slope = np.sign(round(np.log10((values[-1] or 1e-99) / values[0]) / 3))
             ax.annotate(
                 name,
-                (layers[len(values) // 2], values[len(values) // 2]),
-                xytext=(0, 14),
+                (layers[middle], values[middle]),
+                xytext=(-12 * slope, 12 if slope == 0 else 6),
                 textcoords="offset points",
                 color=color,
-                ha="center",
+                ha={-1: "left", 0: "center", 1: "right"}[int(slope)],
                 va="bottom",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )
         ax.set_yscale("log")
         ax.set_xlabel("layer (ReLU)")
@@ -112,15 +114,15 @@ class Picture:
         ax.set_xticks([1, *range(5, len(values) + 1, 5)])
 
     def _gradient(self, ax: Any, report: GradientReport, title: str) -> None:
-        everything = []
         groups: dict[bool, list[Any]] = {True: [], False: []}
         for name, block in report.blocks.items():
             pair = np.stack(
                 [report.analytic[name].ravel(), report.numeric[name].ravel()]
             )
+            # Each array on its own scale, or the largest would be all one sees.
+            pair /= float(np.abs(pair).max()) or 1.0
             groups[block.verdict == "correct"].append(pair)
-            everything.append(pair)
-        span = 1.08 * max(float(np.abs(pair).max()) for pair in everything)
+        span = 1.08
         ax.plot([-span, span], [-span, span], color=GREY, linewidth=1, zorder=1)
         for fine, color, marker, z in ((False, RED, "x", 2), (True, BLUE, "o", 3)):
             if not groups[fine]:
@@ -144,10 +146,10 @@ class Picture:
                 zorder=z,
                 rasterized=True,
             )
+        # Equal scales without equal aspect: the diagonal is drawn, and room is used.
         ax.set_xlim(-span, span)
         ax.set_ylim(-span, span)
-        ax.set_aspect("equal", adjustable="datalim")
-        ax.set_xlabel("analytic (backpropagation)")
-        ax.set_ylabel("numeric (perturb and evaluate)")
+        ax.set_xlabel("analytic (backpropagation), over its array's largest entry")
+        ax.set_ylabel("numeric (perturb and evaluate), likewise")
         ax.set_title(f"{title}: relative error {report.relative_error:.1e}", loc="left")
         ax.legend(frameon=False, loc="upper left", fontsize=9)
