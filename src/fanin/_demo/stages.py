@@ -34,7 +34,11 @@ CHECK_ROWS = 25
 NAIVE_ENTRIES = 500
 # The stack that shows variance through depth.
 DEPTH, WIDTH = 20, 256
-SCALES = {"too small: 0.5 / fan_in": 0.5, "2 / fan_in": 2.0, "too large: 8 / fan_in": 8}
+SCALES = {
+    "too small: 0.5 / fan_in": 0.5,
+    "fan-in rule: 2 / fan_in": 2.0,
+    "too large: 8 / fan_in": 8,
+}
 
 
 @dataclass
