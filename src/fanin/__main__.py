@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs",
         type=_integer(1),
         metavar="N",
-        help="default: as many as make about 1500 steps, from 5 to 200",
+        help="default: as many as make about 2200 steps, from 5 to 200",
     )
     add(
         "--batch-size",

@@ -26,7 +26,7 @@ __all__ = ["Options", "run"]
 
 LEARNING_RATE = 0.001
 # Steps that small and large data sets get alike, where --epochs is not given.
-STEPS = 1500
+STEPS = 2200
 # Rows of the gradient check: few, so that no entry's gradient averages out, and
 # with it the relative error that rounding makes of it.
 CHECK_ROWS = 25
