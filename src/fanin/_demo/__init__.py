@@ -1,0 +1,1 @@
+"""``python -m fanin demo``: all of fanin on real data, beside plain NumPy."""
