@@ -25,7 +25,7 @@ class Effort:
     # And at least, whatever the budget: the median has to survive two rounds in which
     # the system had no pages at hand for a new array of hundreds of megabytes.
     minimum: int = 5
-    budget: float = 4.0  # seconds of a row's rounds
+    budget: float = 3.0  # seconds of a row's rounds
     inner: float = 0.012  # seconds that an inner loop lasts at least
     loops: int = 3  # inner loops a round, of which the fastest counts
 
