@@ -51,9 +51,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget",
         type=float,
-        default=5.0,
+        default=3.0,
         metavar="SECONDS",
-        help="of a row's rounds, of which there are at least 3 (default 5)",
+        help="of a row's rounds, of which there are at least 5 (default 3)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="3 rounds: for a look, not for a record"
