@@ -306,3 +306,22 @@ print((results[0] == 1).all())
 def test_probe_refuses_to_run_nothing() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         _parallel.probe(0, 2)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="the system has no affinity"
+)
+def test_workers_keep_the_affinity_of_the_process() -> None:
+    """A worker that leaves its caller's CPU does so for a moment only."""
+    code = """if True:
+        import os, time
+        from fanin._kernels import _parallel
+        allowed = os.sched_getaffinity(0)
+        for _ in range(20):
+            _parallel.probe(8, 4, seconds=2e-4)
+            time.sleep(2e-3)    # the workers fall asleep, and are woken again
+        for thread in os.listdir("/proc/self/task"):
+            assert os.sched_getaffinity(int(thread)) == allowed
+        print(_parallel.pool_size())
+    """
+    assert run(code) == "3"

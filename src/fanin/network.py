@@ -346,13 +346,17 @@ class Network:
         )
         return out
 
-    def layer_outputs(self, X: ArrayLike) -> list[NDArray[Any]]:
+    def layer_outputs(
+        self, X: ArrayLike, *, n_threads: int | None = None
+    ) -> list[NDArray[Any]]:
         """Return the output of every layer, first to last, for inspection.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_inputs)
             Real numbers.
+        n_threads : int, optional
+            Overrides `fanin.set_num_threads` for this call.
 
         Returns
         -------
@@ -375,7 +379,7 @@ class Network:
             plan = Plan([shape], self.loss_function.name, self.dtype)
             out = np.empty((A.shape[0], shape[1]), self.dtype)
             theta = self._parameters[at : at + plan.n_parameters]
-            plan.forward(theta, A, out, False, _threads.resolve())
+            plan.forward(theta, A, out, False, _threads.resolve(n_threads))
             at += plan.n_parameters
             outputs.append(out)
             A = out

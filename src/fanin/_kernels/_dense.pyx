@@ -17,7 +17,9 @@ d) Threads. Each step of the walk is one job of few, large tiles (parallel.c): f
    of dW together, for they do not depend on each other. A tile is cut along the
    longer side, since a product packs its operands once per call, and the bias,
    activation and derivative are applied to it by the thread that has just computed
-   it. Products below MIN_TILE_FLOPS stay on the calling thread.
+   it. Products below MIN_TILE_FLOPS stay on the calling thread. Without a gradient
+   to come, many rows are cut into blocks instead, each of which goes through all
+   layers while it is in cache, and no thread waits for another in between.
 e) X is read where it lies if BLAS can address it (unit stride along one axis); if
    not, or if rows are picked by an index, a chunk of it is packed first.
 
@@ -119,41 +121,51 @@ cdef void pack_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
          rows, n_in)
 
 
-cdef void forward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
-    """One tile of A = f(A_in W + b)."""
-    cdef const Layer *layer = &p.layers[p.layer]
-    cdef const floating *W = <const floating *>p.theta + layer.weight
+cdef void forward_part(
+    Pass *p, int at, Py_ssize_t row, Py_ssize_t m, Py_ssize_t col, Py_ssize_t n,
+    floating *_
+) noexcept nogil:
+    """Rows [row, row + m) and columns [col, col + n) of layer at's f(A_in W + b)."""
+    cdef const Layer *layer = &p.layers[at]
+    cdef const floating *W = <const floating *>p.theta + layer.weight + col
     cdef const floating *bias = NULL
-    cdef const floating *A_in = <const floating *>p.A[p.layer]
-    cdef floating *A = <floating *>p.A[p.layer + 1]
-    cdef Py_ssize_t ld_in = p.ld[p.layer], ld = p.ld[p.layer + 1]
-    cdef bint transposed = p.layer == 0 and p.transposed
-    cdef Py_ssize_t m = p.rows, n = layer.n_out, start, stop
+    cdef const floating *A_in = <const floating *>p.A[at]
+    cdef Py_ssize_t ld_in = p.ld[at], ld = p.ld[at + 1]
+    cdef floating *A = <floating *>p.A[at + 1] + row * ld + col
+    cdef bint transposed = at == 0 and p.transposed
+    A_in += row if transposed else row * ld_in
     if layer.bias >= 0:
-        bias = <const floating *>p.theta + layer.bias
+        bias = <const floating *>p.theta + layer.bias + col
     if m == 1 and not transposed:
-        gemv(A, W, n, True, layer.n_in, n, A_in, <floating>1, <floating>0)
-        activation_forward(A, ld, bias, 1, n, layer.activation)
-        return
+        gemv(A, W, layer.n_out, True, layer.n_in, n, A_in, <floating>1, <floating>0)
+    else:
+        gemm(A, ld, A_in, ld_in, transposed, W, layer.n_out, False, m, n, layer.n_in,
+             <floating>1, <floating>0)
+    activation_forward(A, ld, bias, m, n, layer.activation)
+
+
+cdef void forward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
+    """One tile of a layer's output."""
+    cdef Py_ssize_t m = p.rows, n = p.layers[p.layer].n_out, start = 0, stop = 0
     if n >= m:
         tile_bounds(n, p.n_below, tile, &start, &stop)
-        if start == stop:
-            return
-        W += start
-        A += start
-        if bias != NULL:
-            bias += start
-        n = stop - start
+        if start < stop:
+            forward_part(p, p.layer, 0, m, start, stop - start, _)
     else:
         tile_bounds(m, p.n_below, tile, &start, &stop)
-        if start == stop:
-            return
-        A_in += start if transposed else start * ld_in
-        A += start * ld
-        m = stop - start
-    gemm(A, ld, A_in, ld_in, transposed, W, layer.n_out, False, m, n, layer.n_in,
-         <floating>1, <floating>0)
-    activation_forward(A, ld, bias, m, n, layer.activation)
+        if start < stop:
+            forward_part(p, p.layer, start, stop - start, 0, n, _)
+
+
+cdef void forward_rows(Pass *p, Py_ssize_t block, floating *_) noexcept nogil:
+    """All layers, for a block of rows."""
+    cdef Py_ssize_t start = block * BLOCK_ROWS
+    cdef Py_ssize_t m = min(BLOCK_ROWS, p.rows - start)
+    cdef int at
+    if not p.direct:
+        pack_tile(p, block, _)
+    for at in range(p.n_layers):
+        forward_part(p, at, start, m, 0, p.layers[at].n_out, _)
 
 
 cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
@@ -277,6 +289,12 @@ cdef void pack_f32_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
 cdef void pack_f64_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
     pack_tile(<Pass *>p, i, <double *>NULL)
 
+cdef void rows_f32_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    forward_rows(<Pass *>p, i, <float *>NULL)
+
+cdef void rows_f64_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    forward_rows(<Pass *>p, i, <double *>NULL)
+
 cdef void forward_f32_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
     forward_tile(<Pass *>p, i, <float *>NULL)
 
@@ -303,6 +321,7 @@ cdef void update_f64_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
 
 cdef struct Tasks:
     TaskFunction pack
+    TaskFunction rows
     TaskFunction forward
     TaskFunction loss
     TaskFunction backward
@@ -310,11 +329,13 @@ cdef struct Tasks:
 
 cdef Tasks tasks_f32, tasks_f64
 tasks_f32.pack = pack_f32_task
+tasks_f32.rows = rows_f32_task
 tasks_f32.forward = forward_f32_task
 tasks_f32.loss = loss_f32_task
 tasks_f32.backward = backward_f32_task
 tasks_f32.update = update_f32_task
 tasks_f64.pack = pack_f64_task
+tasks_f64.rows = rows_f64_task
 tasks_f64.forward = forward_f64_task
 tasks_f64.loss = loss_f64_task
 tasks_f64.backward = backward_f64_task
@@ -328,20 +349,25 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
     cdef int at
     cdef const Layer *layer
     cdef Py_ssize_t offset, n_out = p.layers[p.n_layers - 1].n_out
+    cdef Py_ssize_t blocks = (p.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
     if p.direct:
         offset = p.first * itemsize if p.transposed else p.first * p.X.row_stride
         p.A[0] = <char *>p.X.data + offset
         p.ld[0] = p.ld_x
-    elif parallel_for(&p.call, tasks.pack, p, (p.rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
-        return INTERRUPTED
     if p.out != NULL:
         p.A[p.n_layers] = p.out + p.first * p.ld_out * itemsize
-    for at in range(p.n_layers):
-        layer = &p.layers[at]
-        p.layer = at
-        p.n_below = count_tiles(p.rows, layer.n_out, layer.n_in, p.call.n_threads)
-        if parallel_for(&p.call, tasks.forward, p, p.n_below):
+    if p.gradient == NULL and p.rows >= 200 * BLOCK_ROWS:
+        if parallel_for(&p.call, tasks.rows, p, blocks):
             return INTERRUPTED
+    else:
+        if not p.direct and parallel_for(&p.call, tasks.pack, p, blocks):
+            return INTERRUPTED
+        for at in range(p.n_layers):
+            layer = &p.layers[at]
+            p.layer = at
+            p.n_below = count_tiles(p.rows, layer.n_out, layer.n_in, p.call.n_threads)
+            if parallel_for(&p.call, tasks.forward, p, p.n_below):
+                return INTERRUPTED
     if p.link:
         if itemsize == sizeof(float):
             loss_link(<float *>p.A[p.n_layers], p.rows, n_out, p.loss)

@@ -42,6 +42,10 @@ typedef INIT_ONCE fanin_once;
 #define fanin_cond_wait_ms(c, m, ms) SleepConditionVariableSRW(c, m, ms, 0)
 #define fanin_atfork_child(f) ((void)(f))
 
+static inline void fanin_yield(void) {}
+static inline int fanin_current_cpu(void) { return -1; }
+static inline void fanin_leave_cpu(int cpu) { (void)cpu; }
+
 static BOOL CALLBACK fanin_once_call(PINIT_ONCE once, PVOID f, PVOID *unused)
 {
     (void)once;
@@ -103,6 +107,9 @@ static inline int fanin_thread_start(fanin_thread_main main, void *argument)
 #else /* POSIX */
 
 #include <pthread.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -138,6 +145,42 @@ static inline double fanin_fine_seconds(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static inline void fanin_yield(void)
+{
+#ifdef __linux__
+    sched_yield();
+#endif
+}
+
+/* The CPU that this thread runs on, or -1 if the system does not say. */
+static inline int fanin_current_cpu(void)
+{
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* If this thread runs on that CPU, move it to another that it may use. */
+static inline void fanin_leave_cpu(int cpu)
+{
+#ifdef __linux__
+    cpu_set_t allowed, others;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getcpu() != cpu
+        || sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return;
+    }
+    others = allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
+        sched_setaffinity(0, sizeof allowed, &allowed);
+    }
+#else
+    (void)cpu;
+#endif
 }
 
 /* A time-out may come late or early (the wall clock can be set): callers loop. */
