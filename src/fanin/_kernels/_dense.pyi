@@ -1,20 +1,25 @@
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
+from fanin._kernels._activations import ACTIVATIONS as ACTIVATIONS
+from fanin._kernels._losses import LOSSES as LOSSES
+
+@disjoint_base
 class Plan:
     n_inputs: int
     n_outputs: int
     n_parameters: int
     chunk_rows: int
     itemsize: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         layers: list[tuple[int, int, str, bool]],
         loss: str,
         dtype: np.dtype[Any],
-    ) -> None: ...
+    ) -> Self: ...
     def forward(
         self,
         theta: NDArray[Any],

@@ -356,7 +356,7 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
         p.ld[0] = p.ld_x
     if p.out != NULL:
         p.A[p.n_layers] = p.out + p.first * p.ld_out * itemsize
-    if p.gradient == NULL and p.rows >= 200 * BLOCK_ROWS:
+    if p.gradient == NULL and p.rows >= 2 * BLOCK_ROWS:
         if parallel_for(&p.call, tasks.rows, p, blocks):
             return INTERRUPTED
     else:
