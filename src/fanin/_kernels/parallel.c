@@ -8,11 +8,12 @@
  * b) Tasks are handed out by an atomic counter. Which thread runs a task is
  *    arbitrary; what a task computes depends on its index only. Results that
  *    must not depend on the number of threads follow from that.
- * c) A worker that runs out of work spins for some ten microseconds before it
- *    sleeps, because the operations of a network's pass follow one another at
- *    that distance, and waking a sleeper costs as much as a small layer. The
- *    spin is measured by the clock: one pause instruction takes from 10 to 140
- *    cycles, depending on the CPU.
+ * c) The operations of a network's pass follow one another within microseconds,
+ *    and waking a thread costs a hundred. So a worker that runs out of work spins
+ *    for a while before it sleeps, and a caller whose helper is late spins longer:
+ *    it is about to publish the next job. Past the first 50 us they yield between
+ *    two looks. Spins are measured by the clock: one pause instruction takes from 10
+ *    to 140 cycles, depending on the CPU.
  *    A worker that was woken on its caller's CPU moves to another one. In a virtual
  *    machine Linux takes a halted CPU for one that the host has preempted, and would
  *    rather queue the worker behind its caller for milliseconds. For the same
@@ -37,7 +38,9 @@
 #include <stdlib.h>
 
 #define MAX_WORKERS 255
-#define SPIN_SECONDS 50e-6    /* before a thread sleeps */
+#define SPIN_SECONDS 50e-6    /* before a thread yields now and then */
+#define IDLE_SECONDS 200e-6   /* before a worker without work sleeps */
+#define WAIT_SECONDS 10e-3    /* before a caller whose helpers are late sleeps */
 #define SPIN_PAUSES 32        /* between two looks at the clock */
 #define POLL_SECONDS 0.05
 
@@ -89,14 +92,18 @@ static void pool_start(void)
     fanin_atfork_child(after_fork_in_child);
 }
 
-/* A round of a spin that began at *began (0.0 at first): 0 when it has lasted. */
-static int spin(double *began)
+/* A round of a spin that began at *began (0.0 at first): 0 when it has lasted. Past
+ * the first SPIN_SECONDS it lets others have the CPU in between. */
+static int spin(double *began, double seconds)
 {
     double now = fanin_fine_seconds();
     if (*began == 0.0) {
         *began = now;
     }
-    return now - *began < SPIN_SECONDS;
+    if (now - *began >= SPIN_SECONDS) {
+        fanin_yield();
+    }
+    return now - *began < seconds;
 }
 
 static void run_tasks(job *work, int worker)
@@ -153,7 +160,7 @@ static void worker_main(void *argument)
         fanin_mutex_unlock(&p->lock);
         double began = 0.0;
         while (atomic_load_explicit(&p->published, memory_order_relaxed) == seen
-               && spin(&began)) {
+               && spin(&began, IDLE_SECONDS)) {
             for (int i = 0; i < SPIN_PAUSES
                  && atomic_load_explicit(&p->published, memory_order_relaxed) == seen;
                  i++) {
@@ -238,7 +245,7 @@ static void wait_for_helpers(pool_t *p, job *work, fanin_call *call)
             }
             fanin_pause();
         }
-    } while (spin(&began));
+    } while (spin(&began, WAIT_SECONDS));
     fanin_mutex_lock(&p->lock);
     while (atomic_load_explicit(&work->active, memory_order_acquire) != 0) {
         fanin_cond_wait_ms(&p->done, &p->lock, 50);
