@@ -12,9 +12,12 @@ from typing import Any
 
 from comparison.model import Contender, Row, Session, Wrong
 
-# NumPy's OpenBLAS and PyTorch's OpenMP workers go on spinning for some 25 ms after
-# a call. Without a pause the next contender would be timed on what they leave.
-SETTLE = 0.03
+# Workers go on spinning after a call, NumPy's OpenBLAS for more than 100 ms: the next
+# contender would be timed on what they leave of the CPUs. So each waits until this
+# process has used next to none of a window of time; an idle pool of its own that never
+# came to rest would end the wait at the limit.
+WINDOW = 0.01
+LIMIT = 1.0
 
 
 @dataclass
@@ -107,11 +110,21 @@ def _inner_number(contender: Contender, effort: Effort) -> int:
         number = max(2 * number, int(1.2 * number * effort.inner / max(took, 1e-7)))
 
 
+def _settle() -> None:
+    """Wait until no thread of this process spins any more."""
+    limit = time.perf_counter() + LIMIT
+    while time.perf_counter() < limit:
+        used = time.process_time()
+        time.sleep(WINDOW)
+        if time.process_time() - used < 0.1 * WINDOW:
+            return
+
+
 def _measure(contender: Contender, number: int, loops: int) -> float:
     """Return seconds a call: for short calls the fastest of some inner loops."""
     if contender.prepare:
         contender.prepare()
-    time.sleep(SETTLE)
+    _settle()
     if number == 1:
         return _elapsed(contender, 1) * contender.scale
     contender.run()
