@@ -81,7 +81,15 @@ def without_subnormals(x):
     return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x).astype(x.dtype)
 
 
-def sgd_update(theta, gradient, velocity, learning_rate, momentum=0.0, nesterov=False):
+def sgd_update(
+    theta,
+    gradient,
+    velocity,
+    learning_rate,
+    momentum=0.0,
+    nesterov=False,
+    optimizer=None,
+):
     """Return (theta, velocity) after one step."""
     if velocity is None:
         return theta - learning_rate * gradient, None
@@ -91,7 +99,16 @@ def sgd_update(theta, gradient, velocity, learning_rate, momentum=0.0, nesterov=
 
 
 def adam_update(
-    theta, gradient, first, second, step, beta_1, beta_2, correction_2, epsilon
+    theta,
+    gradient,
+    first,
+    second,
+    step,
+    beta_1,
+    beta_2,
+    correction_2,
+    epsilon,
+    optimizer=None,
 ):
     """Return (theta, first, second) after one step."""
     first = without_subnormals(beta_1 * first + (1 - beta_1) * gradient)

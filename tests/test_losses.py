@@ -120,3 +120,39 @@ def test_get_finds_by_name_and_refuses_others():
         assert fanin.losses.get(fanin.losses.get(name)).name == name
     with pytest.raises(ValueError, match="loss must be one of 'squared_error'"):
         fanin.losses.get("hinge")
+
+
+def test_softmax_cross_entropy_keeps_its_digits():
+    """Against exact values: large logits, and a loss far below 1."""
+    import mpmath
+
+    mpmath.mp.prec = 2400  # 1 + exp(-700) needs more than a thousand bits
+    for Z in ([1e8 + 1, 1e8], [30.0, 0.0], [0.5, 700.0], [-3.0, 2.0]):
+        for label in (0, 1):
+            total, _, _ = _losses.forward(
+                np.array([Z]), np.array([label]), "softmax_cross_entropy"
+            )
+            z = [mpmath.mpf(v) for v in Z]
+            exact = mpmath.log(sum(mpmath.exp(v - z[label]) for v in z))
+            assert abs(total - exact) <= 4 * np.finfo(float).eps * exact
+            one_hot = np.eye(2)[[label]]
+            soft, _, _ = _losses.forward(
+                np.array([Z]), one_hot, "softmax_cross_entropy"
+            )
+            assert soft == total
+
+
+def test_a_loss_that_overflows_is_infinite_not_nan():
+    Z, Y = np.full((3, 1), 1e200), np.zeros((3, 1))
+    assert _losses.forward(Z, Y, "squared_error")[0] == np.inf
+    Z = np.array([[0.0, -np.inf]])
+    assert _losses.forward(Z, np.array([1]), "softmax_cross_entropy")[0] == np.inf
+
+
+def test_a_loss_of_another_class_is_refused():
+    class Mine(fanin.losses.SquaredError):
+        pass
+
+    for loss in (Mine(), fanin.losses.Loss()):
+        with pytest.raises(TypeError, match="which the kernels do not know"):
+            fanin.losses.get(loss)

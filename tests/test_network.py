@@ -568,3 +568,91 @@ def test_bad_gradient_buffers():
         net.loss_and_gradient(X, y, out=net.parameters)
     with pytest.raises(ValueError, match="gradient must have shape"):
         net.check_gradient(X, y, gradient=np.zeros(3))
+
+
+# --- what must not be possible ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["n_inputs", "n_outputs", "n_parameters", "dtype", "layers", "loss_function"],
+)
+def test_what_the_plan_is_compiled_for_is_fixed(name):
+    net = make()[0]
+    with pytest.raises(AttributeError):
+        setattr(net, name, getattr(net, name))
+
+
+def test_read_only_parameters_are_never_written():
+    net, X, y = make()
+    buffers = []
+    data = pickle.dumps(net, protocol=5, buffer_callback=buffers.append)
+    frozen = [bytes(b.raw()) for b in buffers]
+    kept = [bytes(bytearray(b)) for b in frozen]
+    other = pickle.loads(data, buffers=frozen)
+    other.train_step(X, y, Adam())
+    assert frozen == kept
+    net.parameters.flags.writeable = False
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="the parameters are read-only"):
+        net.train_step(X, y, Adam())
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+def test_a_shallow_copy_is_independent():
+    net, X, y = make()
+    other = copy.copy(net)
+    other.train_step(X, y, Adam())
+    assert (other.parameters != net.parameters).any()
+
+
+def test_out_that_would_corrupt_is_refused():
+    net, _, y = make()
+    buffer = np.zeros(net.n_parameters)
+    X = buffer[: 8 * 5].reshape(8, 5)
+    with pytest.raises(ValueError, match="out overlaps X"):
+        net.loss_and_gradient(X, y[:8], out=buffer)
+    weight = net.named_parameters()["dense1.weight"][:, :3]
+    with pytest.raises(ValueError, match="out overlaps the network's parameters"):
+        net.forward(np.zeros((8, 5)), out=weight)
+    far = np.lib.stride_tricks.as_strided(
+        np.zeros((2, 3)), (2, 3), (8 * 2**31, 8), writeable=True
+    )
+    with pytest.raises(ValueError, match="out must have contiguous rows"):
+        net.forward(np.zeros((2, 5)), out=far)
+
+
+def test_an_init_that_fails_changes_nothing():
+    def broken(shape, *, rng, dtype, out):
+        out[...] = 3.0
+        raise RuntimeError("no")
+
+    def forgetful(shape, *, rng, dtype, out):
+        return np.ones(shape, dtype)
+
+    for init, error in ((broken, RuntimeError), (forgetful, TypeError)):
+        net = fanin.Network(4, [Dense(3)], loss="squared_error", rng=0)
+        net._layers = (Dense(3, init=init),)
+        before = net.parameters.copy()
+        with pytest.raises(error):
+            net.initialize(0)
+        np.testing.assert_array_equal(net.parameters, before)
+
+
+def test_divergence_names_the_callers_row():
+    net, X, y = make("squared_error")
+    X = np.tile(X, (5, 1))
+    y = np.tile(y, (5, 1))
+    X[137, 1] = np.nan
+    with pytest.raises(FloatingPointError, match=r"is X, nan at \[137, 1\]"):
+        net.fit(X, y, optimizer=Adam(), epochs=1, batch_size=16, rng=0)
+    X[137, 1] = 0.0
+    y[55, 2] = np.inf
+    with pytest.raises(FloatingPointError, match=r"is y, inf at \[55, 2\]"):
+        net.fit(X, y, optimizer=Adam(), epochs=1, batch_size=16, rng=0)
+
+
+def test_a_step_below_the_spacing_takes_the_spacing():
+    net, X, y = make()
+    report = net.check_gradient(X, y, eps=1e-18)
+    assert all(np.isfinite(a).all() for a in report.numeric.values())

@@ -143,3 +143,57 @@ def test_bad_vectors_are_refused():
         sgd.update(theta, np.zeros(3))
     with pytest.raises(TypeError, match="must be float32 or float64"):
         sgd.update(np.zeros(3, int), np.zeros(3, int))
+
+
+def test_overlapping_and_read_only_vectors_are_refused():
+    b = np.arange(5.0)
+    with pytest.raises(ValueError, match="parameters overlaps gradient"):
+        fanin.optimizers.SGD().update(b[1:], b[:-1])
+
+
+def test_adam_refuses_an_epsilon_that_its_dtype_cannot_hold():
+    adam = fanin.optimizers.Adam(epsilon=1e-30)
+    with pytest.raises(ValueError, match="epsilon must be at least 1e-18 for float32"):
+        adam.update(np.ones(3, np.float32), np.zeros(3, np.float32))
+    theta = np.ones(3)
+    adam.update(theta, np.zeros(3))
+    np.testing.assert_array_equal(theta, 1)
+
+
+def test_momentum_may_be_changed_between_steps():
+    theta, g = np.zeros(1), np.ones(1)
+    sgd = fanin.optimizers.SGD(0.1)
+    sgd.update(theta, g)
+    sgd.momentum = 0.9
+    sgd.update(theta, g)
+    sgd.update(theta, g)
+    assert theta[0] == pytest.approx(-0.1 - 0.1 - 0.19)
+
+
+def test_shallow_copies_share_no_state():
+    theta, g = np.zeros(2), np.ones(2)
+    adam = fanin.optimizers.Adam()
+    adam.update(theta, g)
+    other = copy.copy(adam)
+    other.update(theta.copy(), g)
+    assert (adam._state["first"] != other._state["first"]).all()
+
+
+def test_pickles_with_buffers_of_their_own_do_not_write_to_them():
+    adam = fanin.optimizers.Adam()
+    theta = np.zeros(1000)
+    adam.update(theta, np.ones(1000))
+    buffers = []
+    data = pickle.dumps(adam, protocol=5, buffer_callback=buffers.append)
+    frozen = [bytes(b.raw()) for b in buffers]
+    kept = [bytes(bytearray(b)) for b in frozen]
+    other = pickle.loads(data, buffers=frozen)
+    other.update(theta, np.ones(1000))
+    assert frozen == kept
+
+
+def test_a_step_that_fails_binds_nothing():
+    adam = fanin.optimizers.Adam()
+    adam._prepare(np.zeros(3))
+    adam.update(np.zeros(4), np.ones(4))
+    assert adam.n_steps == 1

@@ -95,6 +95,24 @@ LONG_CASES = {
             net.fit(X, y, optimizer=adam, epochs=1000, batch_size=100_000,
                     n_threads=n_threads)
     """,
+    "forward, wide": """
+        X = np.broadcast_to(np.float32(0.5), (1000, 6000))
+        net = fanin.Network(
+            6000, [fanin.layers.Dense(6000) for _ in range(12)], loss="squared_error",
+            rng=0)
+        def call(n_threads):
+            for _ in range(100):
+                net.forward(X, n_threads=n_threads)
+    """,
+    "check_gradient, many rows": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (2_000_000, 50))
+        y = np.broadcast_to(3, 2_000_000)
+        layers = [fanin.layers.Dense(50, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(50, layers, loss="softmax_cross_entropy", rng=0)
+        gradient = net.gradient
+        def call(n_threads):
+            net.check_gradient(X, y, gradient=gradient, n_threads=n_threads)
+    """,
     "check_gradient": """
         X = np.linspace(-1, 1, 128_000).reshape(256, 500)
         y = np.arange(256) % 10

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+MAX_BLAS_INTEGER = 2**31 - 1
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -75,7 +76,9 @@ def choice(value: Any, options: Collection[str], name: str) -> str:
     return value
 
 
-def integer(value: Any, name: str, *, minimum: int | None = None) -> int:
+def integer(
+    value: Any, name: str, *, minimum: int | None = None, maximum: int | None = None
+) -> int:
     """Return `value` as an int; a bool or a float is refused."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer; got a bool")
@@ -87,6 +90,8 @@ def integer(value: Any, name: str, *, minimum: int | None = None) -> int:
         ) from None
     if minimum is not None and found < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {found}")
+    if maximum is not None and found > maximum:
+        raise ValueError(f"{name} must be at most {maximum}; got {found}")
     return found
 
 
@@ -185,6 +190,7 @@ def contiguous_rows(out: NDArray[Any], name: str = "out") -> None:
     if (
         (out.shape[1] > 1 and column != size)
         or (out.shape[0] > 1 and (row < out.shape[1] * size or row % size))
+        or row > MAX_BLAS_INTEGER * size
         or not out.flags.aligned
     ):
         raise ValueError(
@@ -193,8 +199,21 @@ def contiguous_rows(out: NDArray[Any], name: str = "out") -> None:
         )
 
 
+def owned(array: NDArray[Any]) -> NDArray[Any]:
+    """Return `array`, or a copy if kernels could not write to it."""
+    flags = array.flags
+    if flags.writeable and flags.aligned and flags.c_contiguous:
+        return array
+    return array.copy()
+
+
 def no_overlap(
-    out: NDArray[Any], other: NDArray[Any], name: str, *, same: bool = False
+    out: NDArray[Any],
+    other: NDArray[Any],
+    name: str,
+    out_name: str = "out",
+    *,
+    same: bool = False,
 ) -> None:
     """Refuse an `out` that shares memory with an input it would corrupt.
 
@@ -219,7 +238,7 @@ def no_overlap(
         overlap = True
     if overlap:
         hint = f" without being {name} itself; give out={name} for work in place"
-        raise ValueError(f"out overlaps {name}{hint if same else ''}")
+        raise ValueError(f"{out_name} overlaps {name}{hint if same else ''}")
 
 
 def seed_words(rng: Any, name: str = "rng") -> NDArray[np.uint32]:

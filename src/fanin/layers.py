@@ -59,7 +59,10 @@ class Dense:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "units", check.integer(self.units, "units", minimum=1))
+        units = check.integer(
+            self.units, "units", minimum=1, maximum=check.MAX_BLAS_INTEGER
+        )
+        object.__setattr__(self, "units", units)
         check.choice(self.activation, ACTIVATIONS, "activation")
         if not isinstance(self.bias, bool):
             raise TypeError(f"bias must be True or False; got {self.bias!r}")

@@ -153,8 +153,8 @@ def get(loss: str | Loss) -> Loss:
 
     Raises
     ------
-    ValueError
-        If no loss has that name.
+    ValueError, TypeError
+        If no loss has that name, or `loss` is of another class than those here.
 
     Examples
     --------
@@ -163,5 +163,10 @@ def get(loss: str | Loss) -> Loss:
     'squared_error'
     """
     if isinstance(loss, Loss):
+        if type(loss) not in map(type, _BY_NAME.values()):
+            raise TypeError(
+                f"loss must be one of {', '.join(_BY_NAME)}; "
+                f"got {type(loss).__name__}, which the kernels do not know"
+            )
         return loss
     return _BY_NAME[check.choice(loss, _BY_NAME, "loss")]

@@ -136,10 +136,12 @@ class Network:
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
-        self.n_inputs = check.integer(n_inputs, "n_inputs", minimum=1)
+        self._n_inputs = check.integer(
+            n_inputs, "n_inputs", minimum=1, maximum=check.MAX_BLAS_INTEGER
+        )
         if isinstance(layers, Dense):
             raise TypeError("layers must be a sequence of layers; got a single Dense")
-        self.layers: tuple[Dense, ...] = tuple(layers)
+        self._layers: tuple[Dense, ...] = tuple(layers)
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, Dense):
                 raise TypeError(
@@ -148,8 +150,8 @@ class Network:
                 )
         if not self.layers:
             raise ValueError("layers must hold at least one layer")
-        self.loss_function = losses.get(loss)
-        self.dtype = check.float_dtype(dtype)
+        self._loss_function = losses.get(loss)
+        self._dtype = check.float_dtype(dtype)
         self._compile()
         self._parameters: NDArray[Any] = np.zeros(self.n_parameters, self.dtype)
         self._gradient: NDArray[Any] | None = None
@@ -158,8 +160,6 @@ class Network:
     def _compile(self) -> None:
         """Make the plan and the table of named stretches of the flat vector."""
         self._plan = Plan(self._shapes(), self.loss_function.name, self.dtype)
-        self.n_parameters = self._plan.n_parameters
-        self.n_outputs = self._plan.n_outputs
         self._blocks: list[tuple[str, slice, tuple[int, ...]]] = []
         at = 0
         for i, (n_in, n_out, _, has_bias) in enumerate(self._shapes()):
@@ -187,12 +187,47 @@ class Network:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # The plan is compiled code's memory; the copy compiles its own.
-        return {k: v for k, v in self.__dict__.items() if k != "_plan"}
+        # The plan is compiled code's memory; the copy compiles its own. Its arrays
+        # are its own, too, also where a pickle's buffers are shared or read-only.
+        state = {k: v for k, v in self.__dict__.items() if k != "_plan"}
+        return state | {"_parameters": self._parameters.copy(), "_gradient": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._parameters = check.owned(self._parameters)
         self._compile()
+
+    # What the network is made of is fixed: the plan is compiled for it.
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of features of a sample."""
+        return self._n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the last layer."""
+        return self._plan.n_outputs
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return self._plan.n_parameters
+
+    @property
+    def layers(self) -> tuple[Dense, ...]:
+        """The layers, first to last."""
+        return self._layers
+
+    @property
+    def loss_function(self) -> losses.Loss:
+        """The loss."""
+        return self._loss_function
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the parameters and the arithmetic: float32 or float64."""
+        return self._dtype
 
     # --- parameters ---------------------------------------------------------------
 
@@ -232,16 +267,19 @@ class Network:
         >>> net.initialize(rng=1)
         """
         source = check.generator(rng)
-        arrays = self.named_parameters()
+        # Into a vector of its own: a function that raises must change nothing.
+        vector = np.zeros(self.n_parameters, self.dtype)
+        arrays = self.unflatten(vector)
         for i, layer in enumerate(self.layers):
-            layer.initializer()(
-                arrays[f"dense{i}.weight"].shape,
-                rng=source,
-                dtype=self.dtype,
-                out=arrays[f"dense{i}.weight"],
-            )
-            if layer.bias:
-                arrays[f"dense{i}.bias"][...] = 0.0
+            weight = arrays[f"dense{i}.weight"]
+            init = layer.initializer()
+            found = init(weight.shape, rng=source, dtype=self.dtype, out=weight)
+            if found is not None and found is not weight:
+                raise TypeError(
+                    f"the init of layers[{i}] must fill its argument out and return it "
+                    f"or None; it returned {type(found).__name__}"
+                )
+        self._parameters[...] = vector
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Return the weights and biases as views into `parameters`, by name.
@@ -341,6 +379,7 @@ class Network:
             check.check_out(out, shape, self.dtype)
             check.contiguous_rows(out)
             check.no_overlap(out, array, "X")
+            check.no_overlap(out, self._parameters, "the network's parameters")
         self._plan.forward(
             self._parameters, array, out, False, _threads.resolve(n_threads)
         )
@@ -556,6 +595,8 @@ class Network:
         else:
             check.vector(out, "out", self.n_parameters, self.dtype, writeable=True)
             check.no_overlap(out, self._parameters, "the network's parameters")
+            check.no_overlap(out, array, "X")
+            check.no_overlap(out, targets, "y")
         value, bad = self._plan.evaluate(
             self._parameters, array, targets, out, _threads.resolve(n_threads)
         )
@@ -706,8 +747,8 @@ class Network:
         TypeError, ValueError
             If an argument has a wrong shape, dtype or value.
         FloatingPointError
-            If the loss is not finite; the message names the first tensor that is
-            not. The parameters are then as they were.
+            If the loss or the gradient is not finite; the message names the first
+            tensor that is not. The parameters are then as they were.
 
         Examples
         --------
@@ -748,31 +789,37 @@ class Network:
             optimizer._prepare(self._parameters),
             index,
             n_threads,
+            optimizer,
         )
         if bad >= 0:
             row = bad if index is None else int(index[bad])
             raise ValueError(self.loss_function.bad_target(y, row))
         if not taken:
-            first = self._first_not_finite(X if index is None else X[index])
-            raise FloatingPointError(f"the loss is {value}{when}: {first}")
-        optimizer.n_steps += 1
+            first = self._first_not_finite(X, y, index)
+            what = "the gradient is not finite" if math.isfinite(value) else ""
+            raise FloatingPointError(f"{what or f'the loss is {value}'}{when}: {first}")
         return value
 
-    def _first_not_finite(self, X: NDArray[Any]) -> str:
+    def _first_not_finite(
+        self, X: NDArray[Any], y: NDArray[Any], index: NDArray[np.intp] | None
+    ) -> str:
         """Name the first tensor of a failed step that holds a NaN or an infinity."""
-        named = {"X": X, **self.named_parameters()}
-        for i, A in enumerate(self.layer_outputs(X)):
+        rows = np.arange(X.shape[0]) if index is None else index
+        batch = X[rows]
+        named = {"X": batch, "y": y[rows], **self.named_parameters()}
+        for i, A in enumerate(self.layer_outputs(batch)):
             named[f"the output of dense{i}"] = A
         for name, array in reversed(self.unflatten(self.gradient).items()):
             named[f"the gradient of {name}"] = array
         for name, array in named.items():
             finite = np.isfinite(array)
             if not finite.all():
-                where = np.unravel_index(int(finite.argmin()), array.shape)
-                place = ", ".join(str(int(k)) for k in where)
+                where = [int(k) for k in np.unravel_index(finite.argmin(), array.shape)]
+                value = array[tuple(where)]
+                if name in ("X", "y"):  # the caller's row, not the batch's
+                    where[0] = int(rows[where[0]])
                 return (
-                    f"the first tensor that is not finite is {name}, "
-                    f"{array[where]} at [{place}]"
+                    f"the first tensor that is not finite is {name}, {value} at {where}"
                 )
         return "every tensor is finite, but their loss overflows"
 

@@ -14,6 +14,10 @@ from fanin._kernels import _optimizers
 
 __all__ = ["SGD", "Adam", "Optimizer"]
 
+# About the square root of the smallest normal number: below it, sqrt(v) has lost what
+# m still holds, and their quotient would be anything.
+SMALLEST_EPSILON = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
+
 
 class Optimizer:
     """What optimizers share: the state that belongs to one parameter vector.
@@ -49,11 +53,25 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         # A weak reference cannot be pickled; the copy adopts the first parameters
-        # of the right size that it is used on.
-        return self.__dict__ | {"_owner": None}
+        # of the right size that it is used on. It has arrays of its own, also where
+        # a pickle's buffers are shared or read-only.
+        state = {name: array.copy() for name, array in self._state.items()}
+        return self.__dict__ | {"_owner": None, "_state": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state = {name: check.owned(array) for name, array in self._state.items()}
 
     def _bind(self, theta: NDArray[Any]) -> None:
         """Make the state for `theta`, or check that it is theirs."""
+        if not theta.flags.writeable:
+            raise ValueError("the parameters are read-only")
+        slots = self._slots_in_use()
+        if self.n_steps == 0 or set(self._state) != set(slots):
+            # Nothing learned yet, or an option was changed that needs other arrays.
+            kept = self._state if self.n_steps else {}
+            self._state = {name: kept.get(name, np.zeros_like(theta)) for name in slots}
+            self._owner = self._owner if self.n_steps else weakref.ref(theta)
         if self._owner is not None and self._owner() is theta:
             return
         for array in self._state.values():
@@ -68,9 +86,10 @@ class Optimizer:
                 f"this {type(self).__name__} holds the state of another parameter "
                 "vector. Make a new optimizer or call reset()"
             )
-        if not self._state:
-            self._state = {name: np.zeros_like(theta) for name in self._slots}
         self._owner = weakref.ref(theta)
+
+    def _slots_in_use(self) -> tuple[str, ...]:
+        return self._slots
 
     def _prepare(self, theta: NDArray[Any]) -> tuple[Any, ...]:
         """Return the numbers of the next step for the kernel; nothing changes yet."""
@@ -102,8 +121,8 @@ class Optimizer:
         """
         check.vector(parameters, "parameters", writeable=True)
         check.vector(gradient, "gradient", parameters.size, parameters.dtype)
+        check.no_overlap(parameters, gradient, "gradient", "parameters")
         self._apply(parameters, gradient, self._prepare(parameters))
-        self.n_steps += 1
 
     def _apply(
         self,
@@ -168,14 +187,15 @@ class SGD(Optimizer):
         if nesterov and self.momentum == 0.0:
             raise ValueError("nesterov=True needs momentum > 0")
         self.nesterov = nesterov
-        if self.momentum == 0.0:
-            self._slots = ()
 
     def __repr__(self) -> str:
         return (
             f"SGD(learning_rate={self.learning_rate}, momentum={self.momentum}, "
             f"nesterov={self.nesterov})"
         )
+
+    def _slots_in_use(self) -> tuple[str, ...]:
+        return self._slots if self.momentum else ()
 
     def _prepare(self, theta: NDArray[Any]) -> tuple[Any, ...]:
         self._bind(theta)
@@ -202,6 +222,7 @@ class SGD(Optimizer):
             self.learning_rate,
             self.momentum,
             self.nesterov,
+            self,
         )
 
 
@@ -269,6 +290,12 @@ class Adam(Optimizer):
 
     def _prepare(self, theta: NDArray[Any]) -> tuple[Any, ...]:
         self._bind(theta)
+        least = SMALLEST_EPSILON[theta.dtype]
+        if self.epsilon < least:
+            raise ValueError(
+                f"epsilon must be at least {least:g} for {theta.dtype} parameters, "
+                f"whose squared gradients underflow; got {self.epsilon:g}"
+            )
         t = self.n_steps + 1
         return (
             "adam",
@@ -287,5 +314,14 @@ class Adam(Optimizer):
     ) -> None:
         _, step, beta_1, beta_2, correction_2, epsilon, _, first, second = update
         _optimizers.adam_update(
-            theta, gradient, first, second, step, beta_1, beta_2, correction_2, epsilon
+            theta,
+            gradient,
+            first,
+            second,
+            step,
+            beta_1,
+            beta_2,
+            correction_2,
+            epsilon,
+            self,
         )

@@ -90,6 +90,7 @@ cdef class Plan:
     cdef readonly int itemsize
 
     cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1
+    cdef int check_vector(self, object v, str name) except -1
     cdef int set_targets(self, Pass *p, object y) except -1
     cdef size_t layout(self, Pass *p, char *base) noexcept nogil
     cdef void choose_addressing(self, Pass *p, object X) noexcept

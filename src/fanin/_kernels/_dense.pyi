@@ -45,4 +45,5 @@ class Plan:
         update: tuple[Any, ...],
         index: NDArray[np.intp] | None = None,
         n_threads: int = 1,
+        optimizer: Any = None,
     ) -> tuple[float, int, bool]: ...

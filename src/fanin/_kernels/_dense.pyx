@@ -70,7 +70,7 @@ cdef const fanin_dense *kernels = fanin_select_dense(simd_level())
 cdef enum:
     ALIGNMENT = 64
     CHUNK_BYTES = 64 << 20      # workspace of a chunk of rows, about
-    MIN_CHUNK_ROWS = 256
+    MIN_CHUNK_ROWS = 16
     MAX_CHUNK_ROWS = 16384
     BLOCK_ROWS = 256            # rows of a loss or packing task
     UPDATE_ENTRIES = 1 << 15    # parameters of an update task
@@ -78,6 +78,8 @@ cdef enum:
 
 # A tile must outweigh handing it to another thread, which costs some microseconds.
 cdef double MIN_TILE_FLOPS = 1e6
+# And it must end soon, for Ctrl-C is looked at between tiles: some 20 to 50 ms.
+cdef double MAX_TILE_FLOPS = 2e9
 
 
 # --- tiles --------------------------------------------------------------------
@@ -92,6 +94,8 @@ cdef int count_tiles(
     cdef int tiles = n_threads
     if tiles > worth:
         tiles = <int>worth
+    if tiles < worth * (MIN_TILE_FLOPS / MAX_TILE_FLOPS):
+        tiles = <int>min(1024.0, worth * (MIN_TILE_FLOPS / MAX_TILE_FLOPS))
     if tiles > (side + 31) // 32:
         tiles = <int>((side + 31) // 32)
     return tiles if tiles > 1 else 1
@@ -392,7 +396,9 @@ cdef int loss_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
 cdef void add(LossSum *total, double term) noexcept nogil:
     """Add a term and keep what the addition rounds off (Neumaier 1974)."""
     cdef double sum = total.hi + term
-    if fabs(total.hi) >= fabs(term):
+    if not isfinite(sum):
+        pass    # inf - inf is no remainder
+    elif fabs(total.hi) >= fabs(term):
         total.lo += (total.hi - sum) + term
     else:
         total.lo += (term - sum) + total.hi
@@ -404,7 +410,9 @@ cdef void mean_loss(Pass *p, double count) noexcept nogil:
     cdef double mean = (p.sum.hi + p.sum.lo) / count
     p.total = mean
     # The remainder of the division is exact in a fused multiply-add.
-    p.total_low = (fma(-mean, count, p.sum.hi) + p.sum.lo) / count
+    p.total_low = 0.0
+    if isfinite(mean):
+        p.total_low = (fma(-mean, count, p.sum.hi) + p.sum.lo) / count
 
 
 cdef int backward_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
@@ -508,7 +516,8 @@ cdef class Plan:
     -----
     Arguments of the methods have been checked by `fanin.network`: theta and
     gradient are contiguous vectors of the plan's dtype, X is (n_rows, n_inputs) of
-    any real dtype, y is labels (n_rows,) or targets (n_rows, n_outputs).
+    any real dtype, y is labels (n_rows,) or targets (n_rows, n_outputs). What would
+    make a kernel leave an array is checked here once more.
     """
 
     def __cinit__(self, list layers, str loss, dtype):
@@ -537,9 +546,11 @@ cdef class Plan:
         self.n_inputs = self.layers[0].n_in
         self.n_outputs = self.layers[self.n_layers - 1].n_out
         row = (row + self.n_inputs + 2 * widest + self.n_outputs) * self.itemsize
-        self.chunk_rows = max(
-            MIN_CHUNK_ROWS,
-            min(MAX_CHUNK_ROWS, CHUNK_BYTES // row) // BLOCK_ROWS * BLOCK_ROWS)
+        self.chunk_rows = min(MAX_CHUNK_ROWS, CHUNK_BYTES // row)
+        if self.chunk_rows >= BLOCK_ROWS:
+            self.chunk_rows = self.chunk_rows // BLOCK_ROWS * BLOCK_ROWS
+        else:
+            self.chunk_rows = max(MIN_CHUNK_ROWS, self.chunk_rows)
 
     def __dealloc__(self):
         cdef Workspace *workspace
@@ -552,6 +563,9 @@ cdef class Plan:
 
     cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1:
         """Describe the plan and its input; nothing is wanted yet."""
+        if cnp.PyArray_NDIM(X) != 2 or cnp.PyArray_DIM(X, 1) != self.n_inputs:
+            raise ValueError(f"X must have {self.n_inputs} columns")
+        self.check_vector(theta, "theta")
         memset(p, 0, sizeof(Pass))
         call_begin(&p.call, n_threads)
         p.layers = self.layers
@@ -563,6 +577,13 @@ cdef class Plan:
         p.theta = <char *>cnp.PyArray_DATA(theta)
         rows_from_array(&p.X, X)
         p.n_rows = cnp.PyArray_DIM(X, 0)
+        return 0
+
+    cdef int check_vector(self, object v, str name) except -1:
+        if (cnp.PyArray_NDIM(v) != 1 or cnp.PyArray_DIM(v, 0) != self.n_parameters
+                or cnp.PyArray_ITEMSIZE(v) != self.itemsize
+                or not cnp.PyArray_IS_C_CONTIGUOUS(v)):
+            raise ValueError(f"{name} is not a vector of this plan")
         return 0
 
     cdef void choose_addressing(self, Pass *p, object X) noexcept:
@@ -596,6 +617,11 @@ cdef class Plan:
     cdef int set_targets(self, Pass *p, object y) except -1:
         p.with_loss = True
         p.labels = cnp.PyArray_NDIM(y) == 1
+        if p.labels and self.loss != SOFTMAX_CROSS_ENTROPY or not p.labels and (
+                cnp.PyArray_NDIM(y) != 2 or cnp.PyArray_DIM(y, 1) != self.n_outputs):
+            raise ValueError("y is not a target of this plan")
+        if p.index == NULL and cnp.PyArray_DIM(y, 0) != p.n_rows:
+            raise ValueError(f"y must have {p.n_rows} rows")
         rows_from_array(&p.Y, y)
         return 0
 
@@ -712,6 +738,10 @@ cdef class Plan:
         """
         cdef Pass p
         self.begin(&p, theta, X, n_threads)
+        if (cnp.PyArray_NDIM(out) != 2 or cnp.PyArray_DIM(out, 0) != p.n_rows
+                or cnp.PyArray_DIM(out, 1) != self.n_outputs
+                or cnp.PyArray_ITEMSIZE(out) != self.itemsize):
+            raise ValueError("out is not a result of this plan")
         p.out = <char *>cnp.PyArray_DATA(out)
         p.ld_out = cnp.PyArray_STRIDE(out, 0) // self.itemsize
         p.link = link
@@ -723,28 +753,38 @@ cdef class Plan:
         self.begin(&p, theta, X, n_threads)
         self.set_targets(&p, y)
         if gradient is not None:
+            self.check_vector(gradient, "gradient")
             p.gradient = <char *>cnp.PyArray_DATA(gradient)
         if self.execute(&p, X) == BAD_TARGET:
             return 0.0, p.bad_row
         return p.total, -1
 
-    def step(self, theta, gradient, X, y, tuple update, index=None, int n_threads=1):
+    def step(
+        self, theta, gradient, X, y, tuple update, index=None, int n_threads=1,
+        optimizer=None
+    ):
         """Forward, loss, backward and update.
 
         Returns (loss, first row with a bad target or -1, whether it was taken):
         nothing is updated when a target is bad or the loss or gradient not finite.
         `update` is (kind, rate, beta_1, beta_2, correction_2, epsilon, nesterov,
-        first, second); `index` picks rows of X and y.
+        first, second); `index` picks rows of X and y. A step that was taken is
+        counted in `optimizer.n_steps` here, before Ctrl-C can come in between.
         """
         cdef Pass p
         cdef Update u
         cdef int outcome
         self.begin(&p, theta, X, n_threads)
         self.set_targets(&p, y)
+        self.check_vector(gradient, "gradient")
         p.gradient = <char *>cnp.PyArray_DATA(gradient)
         kind, u.rate, u.beta_1, u.beta_2, u.correction_2, u.epsilon, u.nesterov, \
             first, second = update
         u.kind = SGD if kind == "sgd" else ADAM
+        if first is not None:
+            self.check_vector(first, "the optimizer's state")
+        if second is not None:
+            self.check_vector(second, "the optimizer's state")
         u.first = NULL if first is None else cnp.PyArray_DATA(first)
         u.second = NULL if second is None else cnp.PyArray_DATA(second)
         p.update = &u
@@ -752,4 +792,6 @@ cdef class Plan:
             p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
             p.n_rows = cnp.PyArray_DIM(index, 0)
         outcome = self.execute(&p, X)
+        if outcome == DONE and optimizer is not None:
+            optimizer.n_steps += 1
         return p.total, p.bad_row if outcome == BAD_TARGET else -1, outcome == DONE

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,7 @@ def sgd_update(
     learning_rate: float,
     momentum: float = 0.0,
     nesterov: bool = False,
+    optimizer: Any = None,
 ) -> None: ...
 def adam_update(
     theta: NDArray[np.floating],
@@ -19,4 +22,5 @@ def adam_update(
     beta_2: float,
     correction_2: float,
     epsilon: float,
+    optimizer: Any = None,
 ) -> None: ...

@@ -64,9 +64,12 @@ cdef void optimizer_update(
 
 def sgd_update(
     floating[::1] theta, const floating[::1] gradient, floating[::1] velocity,
-    double learning_rate, double momentum=0.0, bint nesterov=False
+    double learning_rate, double momentum=0.0, bint nesterov=False, optimizer=None
 ):
-    """Update theta and velocity (None without momentum) in place."""
+    """Update theta and velocity (None without momentum) in place.
+
+    The step is counted in `optimizer.n_steps` here, before Ctrl-C can come in between.
+    """
     cdef Update update
     update.kind = SGD
     update.rate = learning_rate
@@ -75,19 +78,23 @@ def sgd_update(
     update.first = NULL
     update.second = NULL
     if theta.shape[0] == 0:
+        if optimizer is not None:
+            optimizer.n_steps += 1
         return
     if velocity is not None:
         update.first = &velocity[0]
     with nogil:
         optimizer_update(&theta[0], &gradient[0], 0, theta.shape[0], &update)
+    if optimizer is not None:
+        optimizer.n_steps += 1
 
 
 def adam_update(
     floating[::1] theta, const floating[::1] gradient, floating[::1] first,
     floating[::1] second, double step, double beta_1, double beta_2,
-    double correction_2, double epsilon
+    double correction_2, double epsilon, optimizer=None
 ):
-    """Update theta and both moments in place."""
+    """Update theta and both moments in place; count the step as `sgd_update` does."""
     cdef Update update
     update.kind = ADAM
     update.rate = step
@@ -97,8 +104,12 @@ def adam_update(
     update.epsilon = epsilon
     update.nesterov = 0
     if theta.shape[0] == 0:
+        if optimizer is not None:
+            optimizer.n_steps += 1
         return
     update.first = &first[0]
     update.second = &second[0]
     with nogil:
         optimizer_update(&theta[0], &gradient[0], 0, theta.shape[0], &update)
+    if optimizer is not None:
+        optimizer.n_steps += 1

@@ -17,12 +17,13 @@ c) Parallel over parameters. Each thread perturbs its own copy of theta in its o
 
 Cost: 4 m P^2 flops for P parameters and m samples; P + workspace memory a thread.
 """
+from libc.math cimport INFINITY, nextafter
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 cimport numpy as cnp
 
-from ._dense cimport Pass, Plan, Workspace, run
+from ._dense cimport INTERRUPTED, Pass, Plan, Workspace, run
 from ._parallel cimport Call, call_begin, parallel_for, raise_pending
 
 cnp.import_array()
@@ -42,6 +43,16 @@ cdef struct Job:
     double *f_minus
     double *difference
     double *span
+    int n_workers
+    bint stopped
+
+
+cdef void stop(Job *job) noexcept nogil:
+    """Let every worker's pass end at its next step."""
+    cdef int w
+    job.stopped = True
+    for w in range(job.n_workers):
+        job.workers[w].p.call.stopped = True
 
 
 cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
@@ -49,18 +60,28 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
     cdef Worker *worker = &job.workers[w]
     cdef double *theta = worker.theta
     cdef Py_ssize_t i
-    cdef Py_ssize_t stop = min((block + 1) * job.n_block, job.n_parameters)
+    cdef Py_ssize_t end = min((block + 1) * job.n_block, job.n_parameters)
     cdef double kept, plus, minus, low
-    for i in range(block * job.n_block, stop):
+    for i in range(block * job.n_block, end):
+        if job.stopped:
+            return
         kept = theta[i]
         plus = kept + job.step[i]
         minus = kept - job.step[i]
+        if plus == kept:    # a step below the spacing of theta: take the spacing
+            plus = nextafter(kept, INFINITY)
+        if minus == kept:
+            minus = nextafter(kept, -INFINITY)
         theta[i] = plus
-        run(&worker.p, sizeof(double))
+        if run(&worker.p, sizeof(double)) == INTERRUPTED:
+            stop(job)
+            return
         job.f_plus[i] = worker.p.total
         low = worker.p.total_low
         theta[i] = minus
-        run(&worker.p, sizeof(double))
+        if run(&worker.p, sizeof(double)) == INTERRUPTED:
+            stop(job)
+            return
         job.f_minus[i] = worker.p.total
         job.difference[i] = (
             (job.f_plus[i] - job.f_minus[i]) + (low - worker.p.total_low))
@@ -91,6 +112,10 @@ def central_differences(
     job.span = &span[0]
     # Blocks of about a millisecond; what they hold does not depend on their size.
     job.n_block = max(1, <Py_ssize_t>(1e6 / work))
+    n_threads = <int>min(
+        <Py_ssize_t>n_threads, (n + job.n_block - 1) // job.n_block)
+    job.n_workers = n_threads
+    job.stopped = False
     job.workers = <Worker *>calloc(n_threads, sizeof(Worker))
     if job.workers == NULL:
         raise MemoryError
@@ -102,7 +127,8 @@ def central_differences(
                 raise MemoryError
             memcpy(worker.theta, &theta[0], n * sizeof(double))
             plan.begin(&worker.p, theta.base, X, 1)
-            worker.p.call.poll = NULL    # the job polls, between blocks
+            if w > 0:   # the calling thread polls, in its passes and between blocks
+                worker.p.call.poll = NULL
             worker.p.theta = <char *>worker.theta
             plan.set_targets(&worker.p, y)
             plan.choose_addressing(&worker.p, X)
@@ -118,5 +144,5 @@ def central_differences(
             if worker.workspace != NULL:
                 plan.give_back(worker.workspace)
         free(job.workers)
-    if rc:
+    if rc or job.stopped:
         raise_pending()

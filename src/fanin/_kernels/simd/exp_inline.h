@@ -20,7 +20,7 @@
 
 static inline float fanin_pow2_f32(int32_t n)
 {
-    int32_t bits = (n + 127) << 23;
+    uint32_t bits = (uint32_t)(n + 127) << 23;   /* n is arbitrary for a NaN */
     float power;
     memcpy(&power, &bits, sizeof power);
     return power;
@@ -28,7 +28,7 @@ static inline float fanin_pow2_f32(int32_t n)
 
 static inline double fanin_pow2_f64(int64_t n)
 {
-    int64_t bits = (n + 1023) << 52;
+    uint64_t bits = (uint64_t)(n + 1023) << 52;
     double power;
     memcpy(&power, &bits, sizeof power);
     return power;
@@ -42,7 +42,7 @@ static inline float fanin_reduce_f32(float x, int32_t *n)
     float whole = shifted - magic;
     int32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
-    *n = bits - 0x4b400000;
+    *n = (int32_t)((uint32_t)bits - 0x4b400000u);
     float r = x - whole * 0.693359375f;
     r = r + whole * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -61,7 +61,7 @@ static inline double fanin_reduce_f64(double x, int64_t *n)
     double whole = shifted - magic;
     int64_t bits;
     memcpy(&bits, &shifted, sizeof bits);
-    *n = bits - 0x4338000000000000;
+    *n = (int64_t)((uint64_t)bits - 0x4338000000000000u);
     double r = x - whole * 6.93147180369123816490e-01;
     r = r - whole * 1.90821492927058770002e-10;
     double p = 1.0 / 6227020800.0;

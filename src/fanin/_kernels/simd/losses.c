@@ -5,11 +5,13 @@
  *    binary_cross_entropy, from logits: l = sum_j softplus(z_j) - y_j z_j
  *      = max(z, 0) - y z + log1p(exp(-|z|)); dl/dz = logistic(z) - y.
  *    softmax_cross_entropy, from logits, for target probabilities y that sum to s
- *      (1, up to rounding): l = s * lse(z) - sum_j y_j z_j with lse(z) = max + log
- *      sum exp(z - max); dl/dz = s softmax(z) - y. An integer label is the y with a
- *      single 1. (Formulas as in Goodfellow, Bengio & Courville 2016, section 6.2.)
- * b) Losses come from logits because the difference z_y - lse(z) loses no digits,
- *    where log(softmax) would underflow.
+ *      (1, up to rounding): l = sum_j y_j (lse(z) - z_j); dl/dz = s softmax(z) - y.
+ *      An integer label is the y with a single 1. (Formulas as in Goodfellow, Bengio
+ *      & Courville 2016, section 6.2.)
+ * b) Losses come from logits because log(softmax) would underflow. lse(z) - z_j is
+ *    computed as log1p(r) + (max - z_j), r the sum of exp(z - max) without the
+ *    largest: no digits cancel where logits are large, none are lost where one
+ *    probability is nearly 1.
  * c) Sums over samples keep what each addition rounds off (Neumaier, ZAMM 54, 1974):
  *    the gradient check divides differences of two such sums by 1e-7, and their
  *    rounding would be most of its error. Targets are checked here, in the pass that
@@ -21,6 +23,7 @@
 #include "losses.h"
 #include "exp_inline.h"
 
+#include <float.h>
 #include <math.h>
 
 static inline void add(fanin_sum *total, double term)
@@ -28,7 +31,8 @@ static inline void add(fanin_sum *total, double term)
     double sum = total->hi + term;
     double big = fabs(total->hi) >= fabs(term) ? total->hi : term;
     double small = fabs(total->hi) >= fabs(term) ? term : total->hi;
-    total->lo += (big - sum) + small;
+    /* (inf - inf is no remainder) */
+    total->lo += fabs(sum) <= DBL_MAX ? (big - sum) + small : 0.0;
     total->hi = sum;
 }
 
@@ -77,22 +81,24 @@ static inline void add(fanin_sum *total, double term)
             add(total, sum);                                                       \
         }                                                                          \
     }                                                                              \
-    /* p = exp(z - max z); returns max z, sets the double sum of p. */             \
+    /* p = exp(z - max z); returns max z, sets the double sum of p without the     \
+     * largest, which is 1. */                                                     \
     static T shifted_exp_##S(T *FANIN_RESTRICT p, const T *FANIN_RESTRICT z,       \
-                             ptrdiff_t cols, double *sum)                          \
+                             ptrdiff_t cols, double *rest)                         \
     {                                                                              \
-        T top = z[0];                                                              \
+        ptrdiff_t at = 0;                                                          \
         for (ptrdiff_t j = 1; j < cols; j++) {                                     \
-            top = z[j] > top ? z[j] : top;                                         \
+            at = z[j] > z[at] ? j : at;                                            \
         }                                                                          \
+        T top = z[at];                                                             \
         for (ptrdiff_t j = 0; j < cols; j++) {                                     \
             p[j] = fanin_exp_##S(z[j] - top);                                      \
         }                                                                          \
         double s = 0.0;                                                            \
         for (ptrdiff_t j = 0; j < cols; j++) {                                     \
-            s += (double)p[j];                                                     \
+            s += j == at ? 0.0 : (double)p[j];                                     \
         }                                                                          \
-        *sum = s;                                                                  \
+        *rest = s;                                                                 \
         return top;                                                                \
     }                                                                              \
     static void softmax_cross_entropy_##S(                                         \
@@ -102,15 +108,15 @@ static inline void add(fanin_sum *total, double term)
         for (ptrdiff_t i = 0; i < rows; i++) {                                     \
             const T *z = Z + i * cols;                                             \
             T *p = dZ == NULL ? scratch : dZ + i * cols;                           \
-            double sum;                                                            \
-            double top = shifted_exp_##S(p, z, cols, &sum);                        \
-            double lse = top + log(sum);                                           \
+            double rest;                                                           \
+            double top = shifted_exp_##S(p, z, cols, &rest);                       \
+            double sum = 1.0 + rest, lse = log1p(rest); /* of z - top */           \
             int wrong;                                                             \
             if (labels != NULL) {                                                  \
                 int64_t y = labels[i];                                             \
                 wrong = y < 0 || y >= cols;                                        \
                 if (!wrong) {                                                      \
-                    add(total, lse - (double)z[y]);                                \
+                    add(total, lse + (top - (double)z[y]));                        \
                     if (dZ != NULL) {                                              \
                         double factor = scale / sum;                               \
                         for (ptrdiff_t j = 0; j < cols; j++) {                     \
@@ -125,8 +131,9 @@ static inline void add(fanin_sum *total, double term)
                 wrong = 0;                                                         \
                 for (ptrdiff_t j = 0; j < cols; j++) {                             \
                     y_sum += (double)y[j];                                         \
-                    /* 0 * (lse - z) is 0 even where z is -inf */                  \
-                    dot += y[j] == 0 ? 0.0 : (double)y[j] * (lse - (double)z[j]);  \
+                    /* 0 * inf is 0 here, where z is -inf */                       \
+                    double loss = lse + (top - (double)z[j]);                      \
+                    dot += y[j] == 0 ? 0.0 : (double)y[j] * loss;                  \
                     wrong |= !(y[j] >= 0);                                         \
                 }                                                                  \
                 wrong |= !(fabs(y_sum - 1.0) <= 1e-3);                             \
