@@ -570,7 +570,7 @@ def test_bad_gradient_buffers():
         net.check_gradient(X, y, gradient=np.zeros(3))
 
 
-# --- what must not be possible ----------------------------------------------------------
+# --- what must not be possible -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
