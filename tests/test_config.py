@@ -127,7 +127,9 @@ def test_importing_fanin_leaves_the_floating_point_mode_alone(level: str) -> Non
 
 
 def test_importing_fanin_imports_no_optional_dependency() -> None:
-    optional = "scipy sklearn matplotlib tqdm torch jax dask onnx pandas"
+    optional = (
+        "scipy sklearn matplotlib tqdm torch jax dask onnx pandas numpy.random html"
+    )
     code = (
         "import sys, fanin\n"
         f"print([m for m in {optional!r}.split() if m in sys.modules])"

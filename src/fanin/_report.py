@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -716,6 +715,8 @@ class GradientReport:
         )
 
     def _repr_html_(self) -> str:
+        import html  # for notebooks; not paid for at import
+
         rows, left = self._rows(100)
         parts = [f"<p><b>{html.escape(self.summary)}</b></p>"]
         parts.append(_html_table(self._HEAD, rows))
@@ -849,6 +850,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    import html
+
     def line(cells: Sequence[str], tag: str) -> str:
         return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-from pathlib import Path
 from typing import SupportsIndex
 
 __all__ = ["explain_num_threads", "get_num_threads", "resolve", "set_num_threads"]
@@ -39,12 +38,18 @@ def _quota_of(text: str) -> float | None:
     return int(fields[0]) / int(fields[1])
 
 
+def _read(place: str, name: str) -> str:
+    with open(os.path.join(place, name)) as file:
+        return file.read().strip()
+
+
 def _container_quota(
-    root: Path = Path("/sys/fs/cgroup"), self_cgroup: Path = Path("/proc/self/cgroup")
+    root: str = "/sys/fs/cgroup", self_cgroup: str = "/proc/self/cgroup"
 ) -> float | None:
     """Return the tightest CPU quota of this process's control groups, if any."""
     try:
-        lines = self_cgroup.read_text(errors="surrogateescape").splitlines()
+        with open(self_cgroup, errors="surrogateescape") as file:
+            lines = file.read().splitlines()
     except OSError:
         return None
     quotas = []
@@ -55,22 +60,16 @@ def _container_quota(
         if controllers == "":  # version 2: one hierarchy, limits nest
             place, v1 = root, False
         elif "cpu" in controllers.split(","):
-            place, v1 = root / "cpu", True
+            place, v1 = os.path.join(root, "cpu"), True
         else:
             continue
         # Inside a container the group's own path may not exist below the mount
         # point, whose root then is the container's group.
         for part in ["", *[p for p in path.split("/") if p and p != ".."]]:
-            place = place / part
+            place = os.path.join(place, part)
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if v1 else ("cpu.max",)
             try:
-                if v1:
-                    text = (
-                        f"{(place / 'cpu.cfs_quota_us').read_text().strip()} "
-                        f"{(place / 'cpu.cfs_period_us').read_text().strip()}"
-                    )
-                else:
-                    text = (place / "cpu.max").read_text()
-                quota = _quota_of(text)
+                quota = _quota_of(" ".join(_read(place, name) for name in names))
             except (OSError, ValueError, ZeroDivisionError):
                 continue
             if quota is not None and quota > 0:

@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, SupportsIndex
 
@@ -420,6 +419,8 @@ class _Check:
             except BaseException:
                 stop.set()
                 raise
+
+        from concurrent.futures import Future, ThreadPoolExecutor  # slow to import
 
         with ThreadPoolExecutor(threads, "fanin-check") as pool:
             futures: list[Future[None]] = []

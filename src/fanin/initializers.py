@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -40,7 +40,9 @@ __all__ = [
 ]
 
 Shape = SupportsIndex | Sequence[SupportsIndex]
-RNG = int | np.random.Generator | np.random.SeedSequence | None
+# (A string: NumPy loads numpy.random when it is first named, which takes as long as
+# the import of all of fanin.)
+RNG: TypeAlias = "int | np.random.Generator | np.random.SeedSequence | None"
 Initializer = Callable[..., NDArray[Any]]
 
 MODES = ("fan_in", "fan_out", "fan_avg")
