@@ -68,7 +68,8 @@ def test_pass_equals_twin(name, loss, m, dtype):
     assert bad == -1
     assert abs(value - exact) <= limit * max(1.0, abs(exact))
     assert distance(gradient, wanted) <= 4 * limit
-    assert plan.evaluate(theta, X, y)[0] == value
+    # Without a gradient the products are cut otherwise, and BLAS may round otherwise.
+    assert abs(plan.evaluate(theta, X, y)[0] - value) <= limit * max(1.0, abs(exact))
 
 
 @pytest.mark.parametrize("last", ["logistic", "tanh", "relu"])
