@@ -10,7 +10,9 @@ b) Where both arrays have the columns (or the rows) of a part side by side, the 
    gathered into a buffer, changed there and scattered.
 c) Tasks run from the end of the array to its start: the pass before this one, which
    computed the moments, has left the end in the cache.
-d) Each task lays the parameters of its columns out once: what a std of 0 becomes,
+d) Arrays of a megabyte are read ahead of the cache, and a result of 16 MiB that is
+   not X itself is written past it, see simd/stream.h.
+e) Each task lays the parameters of its columns out once: what a std of 0 becomes,
    1 / std for float32, and a power-of-two scale for the rare column whose numbers
    would leave the range of a double on the way.
 
@@ -32,6 +34,10 @@ cdef extern from "normalize.h" nogil:
     """
     #define FANIN_PICK_NORMALIZE(level) FANIN_SELECT(normalize, level)
     """
+    enum:
+        FANIN_IN_CACHE
+        FANIN_READ_AHEAD
+        FANIN_WRITE_PAST
     ctypedef struct Affine "fanin_affine":
         const double *mean
         const double *mean_lo
@@ -40,27 +46,32 @@ cdef extern from "normalize.h" nogil:
     struct fanin_normalize:
         void (*cols_f32)(
             float *y, Py_ssize_t y_stride, const float *x, Py_ssize_t x_stride,
-            Py_ssize_t rows, Py_ssize_t w, Affine a, int inverse) noexcept nogil
+            Py_ssize_t rows, Py_ssize_t w, Affine a, int inverse,
+            int stream) noexcept nogil
         void (*cols_f64)(
             double *y, Py_ssize_t y_stride, const double *x, Py_ssize_t x_stride,
-            Py_ssize_t rows, Py_ssize_t w, Affine a, int inverse) noexcept nogil
+            Py_ssize_t rows, Py_ssize_t w, Affine a, int inverse,
+            int stream) noexcept nogil
         void (*rows_f32)(
             float *y, const float *x, Py_ssize_t rows, Affine a,
-            int inverse) noexcept nogil
+            int inverse, int stream) noexcept nogil
         void (*rows_f64)(
             double *y, const double *x, Py_ssize_t rows, Affine a,
-            int inverse) noexcept nogil
+            int inverse, int stream) noexcept nogil
     const fanin_normalize *FANIN_PICK_NORMALIZE(int level)
+
+cdef extern from "stream.h" nogil:
+    bint fanin_write_past_pays(Py_ssize_t bytes)
 
 cdef const fanin_normalize *kernels = FANIN_PICK_NORMALIZE(simd_level())
 
 cdef enum:
     TASK_BYTES = 512 * 1024
-    TILE_COLUMNS = 512
-    WIDTH = 1024             # of a stacked row of parameters
+    WIDTH = 1024             # of a tile's, or a stacked row's, parameters
     COLUMN_TILE = 32         # rows inner
     BUFFER = 8192            # elements of a gathered piece
     PIECE_COLUMNS = 64
+    READ_AHEAD_BYTES = 1024 * 1024
     SMALL = 32 * 1024        # elements that are not worth a second thread
 
 cdef struct Job:
@@ -71,6 +82,7 @@ cdef struct Job:
     bint inverse
     bint zero
     bint scaled              # some column needs a scale
+    int stream               # how to go through memory, see normalize.h
     Py_ssize_t n_rows
     Py_ssize_t n_cols
     Py_ssize_t tile
@@ -169,19 +181,19 @@ cdef void compute(
             if job.is_float:
                 kernels.rows_f32(
                     <float *>y + c * y_stride, <const float *>x + c * x_stride, rows,
-                    moved(a, c), job.inverse)
+                    moved(a, c), job.inverse, job.stream)
             else:
                 kernels.rows_f64(
                     <double *>y + c * y_stride, <const double *>x + c * x_stride, rows,
-                    moved(a, c), job.inverse)
+                    moved(a, c), job.inverse, job.stream)
     elif job.is_float:
         kernels.cols_f32(
             <float *>y, y_stride, <const float *>x, x_stride, rows, cols, a,
-            job.inverse)
+            job.inverse, job.stream)
     else:
         kernels.cols_f64(
             <double *>y, y_stride, <const double *>x, x_stride, rows, cols, a,
-            job.inverse)
+            job.inverse, job.stream)
 
 
 cdef void piecewise(
@@ -251,6 +263,26 @@ cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
         compute(job, y + at, 0, x + at, 0, 1, rows % stack * cols, a)
 
 
+cdef void lay_tiles(Job *job, Py_ssize_t size) noexcept nogil:
+    """The columns of a task: a tile as wide as its parameters have room for."""
+    cdef Py_ssize_t stride
+    cdef Py_ssize_t tasks = 1
+    job.inner = rows_inner(&job.x, job.n_rows, job.n_cols)
+    if job.inner:
+        job.tile = COLUMN_TILE
+        if (block_address(&job.x, True, 0, job.n_rows, 0, 1, &stride) != NULL
+                and block_address(&job.y, True, 0, job.n_rows, 0, 1, &stride) != NULL):
+            # Whole columns, for long runs through memory.
+            job.tile = max(1, min(WIDTH, TASK_BYTES // (job.n_rows * size)))
+        job.tile = min(job.tile, job.n_cols)
+    else:
+        tasks = (job.n_cols + WIDTH - 1) // WIDTH
+        job.tile = (job.n_cols + tasks - 1) // tasks
+        if tasks > 1:
+            job.tile = (job.tile + 15) // 16 * 16
+    job.n_tiles = (job.n_cols + job.tile - 1) // job.tile
+
+
 cdef int run(Job *job, int n_threads) noexcept nogil:
     """0; -1 when interrupted; -2 when out of memory."""
     cdef Call call
@@ -258,16 +290,13 @@ cdef int run(Job *job, int n_threads) noexcept nogil:
     cdef Py_ssize_t c
     cdef Py_ssize_t size = 4 if job.is_float else 8
     cdef Py_ssize_t workers = 1 if job.n_rows * job.n_cols <= SMALL else n_threads
-    job.inner = rows_inner(&job.x, job.n_rows, job.n_cols)
-    job.n_tiles = 1
-    if job.inner:
-        job.tile = min(job.n_cols, COLUMN_TILE)
-    else:
-        job.n_tiles = (job.n_cols + TILE_COLUMNS - 1) // TILE_COLUMNS
-        job.tile = (job.n_cols + job.n_tiles - 1) // job.n_tiles
-        if job.n_tiles > 1:
-            job.tile = (job.tile + 15) // 16 * 16
-    job.n_tiles = (job.n_cols + job.tile - 1) // job.tile
+    cdef Py_ssize_t bytes = job.n_rows * job.n_cols * size
+    lay_tiles(job, size)
+    job.stream = FANIN_IN_CACHE
+    if bytes >= READ_AHEAD_BYTES:
+        job.stream = FANIN_READ_AHEAD
+    if job.x.data != job.y.data and fanin_write_past_pays(bytes):
+        job.stream = FANIN_WRITE_PAST
     job.part = max(1, TASK_BYTES // (job.tile * size))
     if job.part >= 64:
         job.part = job.part // 64 * 64

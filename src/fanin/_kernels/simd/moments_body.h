@@ -1,6 +1,9 @@
 /* The block kernels of moments.c for one element type: T, NAME(x), SHIFTED.
  * No include guard: moments.c includes this file once per type. */
 
+#define CHUNK ((ptrdiff_t)(2 * FANIN_LINE / sizeof(T)))
+#define PER_LINE ((ptrdiff_t)(FANIN_LINE / sizeof(T)))
+
 /* acc[c] += sum over rows of x[r, c] - shift[c]. Eight rows at a time: one load and
  * store of acc for eight additions, and a sum whose rounding errors grow with
  * rows / 8. */
@@ -28,21 +31,32 @@ static void NAME(add_rows)(double *FANIN_RESTRICT acc, const T *FANIN_RESTRICT x
     }
 }
 
-/* sum[c] += sum of d, square[c] += sum of d^2, where d = x[r, c] - mean[c]. */
+/* sum[c] += sum of d, square[c] += sum of d^2, where d = x[r, c] - mean[c]. The rows
+ * that come next are asked for while these are computed. */
 static void NAME(add_squares)(double *FANIN_RESTRICT sum, double *FANIN_RESTRICT square,
                               const T *FANIN_RESTRICT x, ptrdiff_t stride,
                               ptrdiff_t rows, ptrdiff_t w,
                               const double *FANIN_RESTRICT mean)
 {
+    const ptrdiff_t ahead = 4 * stride * (ptrdiff_t)sizeof(T);
     ptrdiff_t r = 0;
     for (; r + 4 <= rows; r += 4, x += 4 * stride) {
         const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
-        for (ptrdiff_t c = 0; c < w; c++) {
-            double m = mean[c];
-            double a = (double)x0[c] - m, b = (double)x1[c] - m;
-            double p = (double)x2[c] - m, q = (double)x3[c] - m;
-            sum[c] += (a + b) + (p + q);
-            square[c] += (a * a + b * b) + (p * p + q * q);
+        for (ptrdiff_t start = 0; start < w; start += CHUNK) {
+            ptrdiff_t end = start + CHUNK < w ? start + CHUNK : w;
+            for (ptrdiff_t c = start; c < end; c += PER_LINE) {
+                fanin_read_ahead(x0 + c, ahead);
+                fanin_read_ahead(x1 + c, ahead);
+                fanin_read_ahead(x2 + c, ahead);
+                fanin_read_ahead(x3 + c, ahead);
+            }
+            for (ptrdiff_t c = start; c < end; c++) {
+                double m = mean[c];
+                double a = (double)x0[c] - m, b = (double)x1[c] - m;
+                double p = (double)x2[c] - m, q = (double)x3[c] - m;
+                sum[c] += (a + b) + (p + q);
+                square[c] += (a * a + b * b) + (p * p + q * q);
+            }
         }
     }
     for (; r < rows; r++, x += stride) {
@@ -187,6 +201,9 @@ static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
     double *mean = work, *sum = mean + w, *square = sum + w;
     ptrdiff_t step = stack > 1 ? w : stride;
     const T *tail = x + full * step;
+    double count = (double)rows;
+    ptrdiff_t redo = 0, first = (PILOT_ROWS + stack - 1) / stack;
+    first = first < full ? first : full;
     if (SHIFTED) {
         for (ptrdiff_t c = 0; c < cols; c++) {
             mean[c] = (double)x[c];
@@ -194,21 +211,24 @@ static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
         repeat(mean, cols, stack);
     }
     fill(sum, w, 0.0);
-    NAME(add_rows)(sum, x, step, full, w, mean);
-    NAME(add_rows)(sum, tail, step, rest > 0, rest, mean);
+    NAME(add_rows)(sum, x, step, first, w, mean);
     fold(sum, cols, stack);
-    double count = (double)rows;
     for (ptrdiff_t c = 0; c < cols; c++) {
-        mean[c] = (SHIFTED ? mean[c] : 0.0) + sum[c] / count;
+        mean[c] = (SHIFTED ? mean[c] : 0.0) + sum[c] / (double)(first * stack);
     }
-    repeat(mean, cols, stack);
-    fill(sum, w, 0.0);
-    fill(square, w, 0.0);
-    NAME(add_squares)(sum, square, x, step, full, w, mean);
-    NAME(add_squares)(sum, square, tail, step, rest > 0, rest, mean);
-    fold(sum, cols, stack);
-    fold(square, cols, stack);
-    ptrdiff_t redo = finish_fast(out, mean, sum, square, count, cols, SHIFTED);
+    for (int pass = 0; pass < 2; pass++) {
+        repeat(mean, cols, stack);
+        fill(sum, w, 0.0);
+        fill(square, w, 0.0);
+        NAME(add_squares)(sum, square, x, step, full, w, mean);
+        NAME(add_squares)(sum, square, tail, step, rest > 0, rest, mean);
+        fold(sum, cols, stack);
+        fold(square, cols, stack);
+        redo = finish_fast(out, mean, sum, square, count, cols, SHIFTED);
+        if (pass == 1 || !improve_pilot(mean, sum, square, count, cols)) {
+            break;
+        }
+    }
     if (redo == 0) {
         return 0;
     }
@@ -238,36 +258,51 @@ static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
 static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t rows)
 {
     double shift = SHIFTED ? (double)x[0] : 0.0, count = (double)rows;
-    double lane[16] = {0}, square[16] = {0};
-    ptrdiff_t i = 0;
-    for (; i + 32 <= rows; i += 32) {
+    double lane[16] = {0}, square[16], sum, squares;
+    ptrdiff_t first = rows < 4 * PILOT_ROWS ? rows : 4 * PILOT_ROWS, i = 0;
+    for (; i + 16 <= first; i += 16) {
         for (int l = 0; l < 16; l++) {
-            lane[l] += ((double)x[i + l] - shift) + ((double)x[i + 16 + l] - shift);
+            lane[l] += (double)x[i + l] - shift;
         }
     }
-    for (; i < rows; i++) {
+    for (; i < first; i++) {
         lane[i % 16] += (double)x[i] - shift;
     }
-    double mean = shift + add_lanes(lane) / count;
-    for (int l = 0; l < 16; l++) {
-        lane[l] = 0.0;
-    }
-    for (i = 0; i + 32 <= rows; i += 32) {
-        for (int l = 0; l < 16; l++) {
-            double a = (double)x[i + l] - mean, b = (double)x[i + 16 + l] - mean;
-            lane[l] += a + b;
-            square[l] += a * a + b * b;
+    double mean = shift + add_lanes(lane) / (double)first;
+    ptrdiff_t redo = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        fill(lane, 16, 0.0);
+        fill(square, 16, 0.0);
+        for (i = 0; i + 32 <= rows; i += 32) {
+            fanin_read_ahead(x + i, FANIN_AHEAD);
+            fanin_read_ahead(x + i + PER_LINE, FANIN_AHEAD);
+            if (sizeof(T) > 4) {
+                fanin_read_ahead(x + i + 2 * PER_LINE, FANIN_AHEAD);
+                fanin_read_ahead(x + i + 3 * PER_LINE, FANIN_AHEAD);
+            }
+            for (int l = 0; l < 16; l++) {
+                double a = (double)x[i + l] - mean, b = (double)x[i + 16 + l] - mean;
+                lane[l] += a + b;
+                square[l] += a * a + b * b;
+            }
+        }
+        for (; i < rows; i++) {
+            double a = (double)x[i] - mean;
+            lane[i % 16] += a;
+            square[i % 16] += a * a;
+        }
+        sum = add_lanes(lane), squares = add_lanes(square);
+        redo = finish_fast(out, &mean, &sum, &squares, count, 1, SHIFTED);
+        if (pass == 1 || !improve_pilot(&mean, &sum, &squares, count, 1)) {
+            break;
         }
     }
-    for (; i < rows; i++) {
-        double a = (double)x[i] - mean;
-        lane[i % 16] += a;
-        square[i % 16] += a * a;
-    }
-    double sum = add_lanes(lane), squares = add_lanes(square);
-    if (finish_fast(out, &mean, &sum, &squares, count, 1, SHIFTED) != 0) {
+    if (redo != 0) {
         double work[7 * 16];
         /* As a narrow matrix of sixteen columns folded into one. */
         NAME(careful_cols)(out, x, 1, rows, 1, 16, work);
     }
 }
+
+#undef CHUNK
+#undef PER_LINE

@@ -10,10 +10,14 @@
  *    columns whose x - mean or 1 / std would leave the range of a double. Arrays
  *    here hold the mean and the standard deviation of x p.
  * d) Inverse: y = x std + mean in double.
+ * e) Large arrays are read ahead of the cache and written past it, see stream.h, by
+ *    chunks of four lines; that is what brings one read and one write down to the
+ *    time of a copy.
  *
  * Cost: one read and one write of memory; 2 operations (float32), 3 (float64).
  */
 #include "normalize.h"
+#include "stream.h"
 
 #if defined(__clang__)
 #define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")

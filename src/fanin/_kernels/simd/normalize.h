@@ -13,18 +13,23 @@ typedef struct {
     const double *scale;
 } fanin_affine;
 
+/* How to go through memory: `stream` below. */
+enum { FANIN_IN_CACHE = 0, FANIN_READ_AHEAD = 1, FANIN_WRITE_PAST = 2 };
+
 struct fanin_normalize {
     /* y := (x - mean) / std, or with `inverse` y := x std + mean, for `rows` rows of
-     * w columns; strides in elements. y may be x. */
+     * w columns; strides in elements. y may be x, but not to write past the cache. */
     void (*cols_f32)(float *y, ptrdiff_t y_stride, const float *x, ptrdiff_t x_stride,
-                     ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse);
+                     ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse,
+                     int stream);
     void (*cols_f64)(double *y, ptrdiff_t y_stride, const double *x, ptrdiff_t x_stride,
-                     ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse);
+                     ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse,
+                     int stream);
     /* The same of one contiguous column. */
     void (*rows_f32)(float *y, const float *x, ptrdiff_t rows, fanin_affine a,
-                     int inverse);
+                     int inverse, int stream);
     void (*rows_f64)(double *y, const double *x, ptrdiff_t rows, fanin_affine a,
-                     int inverse);
+                     int inverse, int stream);
 };
 
 FANIN_DECLARE(normalize)
