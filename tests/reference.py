@@ -388,3 +388,12 @@ def normalize_forward(
                 blank = across(std) == 0
                 result = np.where(blank & ~np.isnan(result), 0, result)
         out.transpose(order)[...] = result
+
+
+def normalize_small(out, X, mean, std, zero, inverse):
+    """The same over axis 0, from values per feature in the shape of a row."""
+    out = np.empty_like(X) if out is None else out
+    rows = X.reshape(X.shape[0], -1)
+    flat = (mean.reshape(-1), None, std.reshape(-1), None)
+    normalize_forward(out.reshape(rows.shape), rows, (0,), *flat, zero, inverse, 1)
+    return out

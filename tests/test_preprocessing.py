@@ -70,8 +70,14 @@ LAYOUTS = {
     "byte-swapped": lambda X: X.astype(X.dtype.newbyteorder()),
     "read-only": read_only,
 }
-# These are gathered into the same blocks as C order, and so give its very bits.
-SAME_BITS = set(LAYOUTS) - {"Fortran", "reversed columns"}
+# These are gathered into the same blocks as C order, and so give its very bits; rows
+# with gaps, or in reverse, are not gathered unless they are short.
+SAME_BITS = set(LAYOUTS) - {
+    "Fortran",
+    "reversed columns",
+    "every second row",
+    "reversed rows",
+}
 
 SHAPES = [(1, 5), (40, 1), (3, 700), (2_000, 3), (900, 50), (130, 1_100), (9_000, 2)]
 

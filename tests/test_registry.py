@@ -37,6 +37,7 @@ TWINS = {
     "_moments.moments_finish": "moments_finish",
     "_moments.moments_merge": "moments_merge",
     "_normalize.normalize_forward": "normalize_forward",
+    "_normalize.normalize_small": "normalize_small",
     "_optimizers.sgd_update": "sgd_update",
     "_optimizers.adam_update": "adam_update",
     "_parallel.probe": "probe",

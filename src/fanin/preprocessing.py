@@ -199,6 +199,19 @@ def standardize(
     >>> fanin.standardize([[5.0]], mean=m.mean, std=m.std)
     array([[3.]])
     """
+    if (
+        mean is not None
+        and std is not None
+        and n_threads is None
+        and not return_moments
+        and nan_policy in ("omit", "propagate")
+        and constant in ("keep", "zero")
+        and isinstance(axis, int)
+        and axis == ddof == 0
+    ):
+        done = _normalize.normalize_small(out, X, mean, std, constant == "zero", False)
+        if done is not None:
+            return done
     array = _validation.real_array(X, "X")
     axes = _validation.reduced_axes(axis, array.ndim)
     _validation.choice(nan_policy, NAN_POLICIES, "nan_policy")
@@ -222,8 +235,9 @@ def standardize(
         if nan_policy != "omit":
             apply_nan_policy(nan_policy, state, array, shape, order)
         own_std = np.empty(exponents.shape)
-        var = np.empty(exponents.shape)
-        scaled = _moments.moments_finish(var, own_std, state, exponents, checked_ddof)
+        scaled = _moments.moments_finish(
+            own_std, own_std, state, exponents, checked_ddof
+        )
         if return_moments:
             found = Moments._of(
                 from_columns(state, shape, order),
@@ -316,6 +330,10 @@ def unstandardize(
     array([[1.],
            [3.]])
     """
+    if n_threads is None and isinstance(axis, int) and axis == 0:
+        done = _normalize.normalize_small(out, X, mean, std, False, True)
+        if done is not None:
+            return done
     array = _validation.real_array(X, "X")
     axes = _validation.reduced_axes(axis, array.ndim)
     threads = _threads.resolve(n_threads)

@@ -52,8 +52,12 @@ cdef extern from "moments.h" nogil:
         Py_ssize_t (*cols_f64)(
             State out, const double *x, Py_ssize_t stride, Py_ssize_t rows,
             Py_ssize_t cols, Py_ssize_t stack, double *work, int careful) noexcept nogil
-        void (*rows_f32)(State out, const float *x, Py_ssize_t rows) noexcept nogil
-        void (*rows_f64)(State out, const double *x, Py_ssize_t rows) noexcept nogil
+        void (*rows_f32)(
+            State out, const float *x, Py_ssize_t stride, Py_ssize_t rows,
+            Py_ssize_t cols) noexcept nogil
+        void (*rows_f64)(
+            State out, const double *x, Py_ssize_t stride, Py_ssize_t rows,
+            Py_ssize_t cols) noexcept nogil
         void (*merge)(State a, State b, Py_ssize_t n) noexcept nogil
     State state_at "fanin_state_at"(State s, Py_ssize_t i)
 
@@ -70,6 +74,7 @@ cdef enum:
     GROUP_BLOCKS = 4
     TILE_COLUMNS = 512       # columns inner: runs of 2 or 4 KiB, 64 rows or more
     STACK_COLUMNS = 128      # below this, rows of gathered or dense data are stacked
+    WIDE = 32                # from this on, rows with gaps are read where they lie
     COLUMN_ROWS = 4096       # rows inner: the length of a block
     COLUMN_TILE = 32
     PARTIAL_BYTES = 256 * 1024
@@ -114,7 +119,8 @@ cdef void lay_grid(Grid *g) noexcept nogil:
     g.inner = rows_inner(&g.view, g.n_rows, g.n_cols)
     g.stack = 1
     if g.inner:
-        g.tile = min(g.n_cols, COLUMN_TILE)
+        g.tile = min(
+            g.n_cols, COLUMN_TILE * max(1, COLUMN_ROWS // max(1, g.n_rows)))
         g.block = COLUMN_ROWS
         g.group = g.block * max(
             1, GROUP_BLOCKS * BLOCK_BYTES // (g.block * g.tile * itemsize))
@@ -145,6 +151,8 @@ cdef void group_columns_inner(
         rows = min(g.block, end - row)
         stack = g.stack if rows >= g.stack else 1
         x = block_address(&g.view, False, row, rows, col, cols, &stride)
+        if x != NULL and stride != cols and cols >= WIDE:
+            stack = 1
         if x == NULL or (stack > 1 and stride != cols):
             block_copy(&g.view, gathered, False, row, rows, col, cols, False)
             x = gathered
@@ -163,6 +171,16 @@ cdef void group_columns_inner(
         row += rows
 
 
+cdef inline void rows_of(
+    const Grid *g, State out, void *x, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t cols
+) noexcept nogil:
+    if g.is_float:
+        kernels.rows_f32(out, <float *>x, stride, rows, cols)
+    else:
+        kernels.rows_f64(out, <double *>x, stride, rows, cols)
+
+
 cdef void group_rows_inner(
     Grid *g, State out, State spare, Py_ssize_t row, Py_ssize_t end, Py_ssize_t col,
     Py_ssize_t cols, char *gathered
@@ -171,6 +189,23 @@ cdef void group_rows_inner(
     cdef Py_ssize_t c, r, rows, stride
     cdef void *x
     cdef State to
+    cdef Py_ssize_t width = cols
+    if end - row <= g.block:
+        # Short columns, many at once.
+        rows = end - row
+        if block_address(&g.view, True, row, rows, col, cols, &stride) == NULL:
+            width = max(1, BLOCK_BYTES // (rows * (4 if g.is_float else 8)))
+        c = 0
+        while c < cols:
+            width = min(width, cols - c)
+            x = block_address(&g.view, True, row, rows, col + c, width, &stride)
+            if x == NULL:
+                block_copy(&g.view, gathered, True, row, rows, col + c, width, False)
+                x = gathered
+                stride = rows
+            rows_of(g, state_at(out, c), x, stride, rows, width)
+            c += width
+        return
     for c in range(cols):
         r = row
         while r < end:
@@ -180,10 +215,7 @@ cdef void group_rows_inner(
                 block_copy(&g.view, gathered, True, r, rows, col + c, 1, False)
                 x = gathered
             to = state_at(out, c) if r == row else spare
-            if g.is_float:
-                kernels.rows_f32(to, <float *>x, rows)
-            else:
-                kernels.rows_f64(to, <double *>x, rows)
+            rows_of(g, to, x, 0, rows, 1)
             if r != row:
                 kernels.merge(state_at(out, c), spare, 1)
             r += rows
@@ -371,6 +403,7 @@ def moments_finish(var, std, state, exponent, double ddof):
     Parameters
     ----------
     var, std : arrays of shape (n_columns,), float64                   # OUT
+        If they are one array it gets the standard deviation.
     state, exponent : as in `moments_forward`                          # IN
     ddof : float
     """
@@ -379,19 +412,20 @@ def moments_finish(var, std, state, exponent, double ddof):
     cdef double[::1] d = std
     cdef Py_ssize_t i
     cdef Py_ssize_t n = s_size(exponent)
-    cdef double value
+    cdef double value, root
     cdef bint scaled = False
     with nogil:
         for i in range(n):
             value = NAN
             if s.n[i] > ddof:
                 value = (s.m2[i] + s.m2l[i]) / (s.n[i] - ddof)
-            v[i] = value
-            d[i] = sqrt(value)
+            root = sqrt(value)
             if s.e[i] != 0:
                 scaled = True
-                v[i] = ldexp(value, 2 * s.e[i])
-                d[i] = ldexp(d[i], s.e[i])
+                value = ldexp(value, 2 * s.e[i])
+                root = ldexp(root, s.e[i])
+            v[i] = value
+            d[i] = root
     return scaled
 
 

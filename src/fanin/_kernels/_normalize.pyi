@@ -16,3 +16,6 @@ def normalize_forward(
     inverse: bool,
     n_threads: int,
 ) -> None: ...
+def normalize_small(
+    out: NDArray[Any] | None, X: Any, mean: Any, std: Any, zero: bool, inverse: bool
+) -> NDArray[Any] | None: ...

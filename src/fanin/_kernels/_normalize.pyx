@@ -20,9 +20,10 @@ Cost: one read and one write of memory, 2 or 3 operations per element; 32 kB of
 scratch and a 64 KiB buffer per thread.
 """
 
+cimport numpy as cnp
 from libc.math cimport INFINITY, fabs, frexp, ldexp
 from libc.stdint cimport int32_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, labs, malloc
 
 from ._parallel cimport Call, call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
@@ -53,17 +54,23 @@ cdef extern from "normalize.h" nogil:
             Py_ssize_t rows, Py_ssize_t w, Affine a, int inverse,
             int stream) noexcept nogil
         void (*rows_f32)(
-            float *y, const float *x, Py_ssize_t rows, Affine a,
-            int inverse, int stream) noexcept nogil
+            float *y, Py_ssize_t y_stride, const float *x, Py_ssize_t x_stride,
+            Py_ssize_t rows, Py_ssize_t cols, Affine a, int inverse,
+            int stream) noexcept nogil
         void (*rows_f64)(
-            double *y, const double *x, Py_ssize_t rows, Affine a,
-            int inverse, int stream) noexcept nogil
+            double *y, Py_ssize_t y_stride, const double *x, Py_ssize_t x_stride,
+            Py_ssize_t rows, Py_ssize_t cols, Affine a, int inverse,
+            int stream) noexcept nogil
     const fanin_normalize *FANIN_PICK_NORMALIZE(int level)
 
 cdef extern from "stream.h" nogil:
+    enum:
+        FANIN_LINE
     bint fanin_write_past_pays(Py_ssize_t bytes)
 
 cdef const fanin_normalize *kernels = FANIN_PICK_NORMALIZE(simd_level())
+
+cnp.import_array()
 
 cdef enum:
     TASK_BYTES = 512 * 1024
@@ -71,8 +78,10 @@ cdef enum:
     COLUMN_TILE = 32         # rows inner
     BUFFER = 8192            # elements of a gathered piece
     PIECE_COLUMNS = 64
+    LONG_PIECE = 512
     READ_AHEAD_BYTES = 1024 * 1024
     SMALL = 32 * 1024        # elements that are not worth a second thread
+    SHORT = 4096             # nor worth letting go of the interpreter's lock
 
 cdef struct Job:
     View x
@@ -175,17 +184,14 @@ cdef void compute(
     const Job *job, void *y, Py_ssize_t y_stride, const void *x, Py_ssize_t x_stride,
     Py_ssize_t rows, Py_ssize_t cols, Affine a
 ) noexcept nogil:
-    cdef Py_ssize_t c
-    if job.inner:
-        for c in range(cols):
-            if job.is_float:
-                kernels.rows_f32(
-                    <float *>y + c * y_stride, <const float *>x + c * x_stride, rows,
-                    moved(a, c), job.inverse, job.stream)
-            else:
-                kernels.rows_f64(
-                    <double *>y + c * y_stride, <const double *>x + c * x_stride, rows,
-                    moved(a, c), job.inverse, job.stream)
+    if job.inner and job.is_float:
+        kernels.rows_f32(
+            <float *>y, y_stride, <const float *>x, x_stride, rows, cols, a,
+            job.inverse, job.stream)
+    elif job.inner:
+        kernels.rows_f64(
+            <double *>y, y_stride, <const double *>x, x_stride, rows, cols, a,
+            job.inverse, job.stream)
     elif job.is_float:
         kernels.cols_f32(
             <float *>y, y_stride, <const float *>x, x_stride, rows, cols, a,
@@ -196,12 +202,22 @@ cdef void compute(
             job.inverse, job.stream)
 
 
+cdef Py_ssize_t piece_columns(const Job *job) noexcept nogil:
+    """The width of a gathered piece: long runs, but square where one side lies the
+    other way."""
+    if job.inner:
+        return COLUMN_TILE
+    if (labs(job.x.col_s[0]) <= FANIN_LINE and labs(job.y.col_s[0]) <= FANIN_LINE):
+        return LONG_PIECE
+    return PIECE_COLUMNS
+
+
 cdef void piecewise(
     const Job *job, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t col, Py_ssize_t cols,
     Affine a, void *buffer
 ) noexcept nogil:
     """A part that is not one plain block in both arrays."""
-    cdef Py_ssize_t width = min(cols, COLUMN_TILE if job.inner else PIECE_COLUMNS)
+    cdef Py_ssize_t width = min(cols, piece_columns(job))
     cdef Py_ssize_t height = BUFFER // width
     cdef Py_ssize_t r, c, n_r, n_c, x_stride, y_stride, dense
     cdef void *x
@@ -228,27 +244,15 @@ cdef void piecewise(
         r += n_r
 
 
-cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
-    cdef const Job *job = <const Job *>context
-    cdef Py_ssize_t at = job.n_parts * job.n_tiles - 1 - i
-    cdef Py_ssize_t row = at // job.n_tiles * job.part
-    cdef Py_ssize_t col = at % job.n_tiles * job.tile
-    cdef Py_ssize_t rows = min(job.part, job.n_rows - row)
-    cdef Py_ssize_t cols = min(job.tile, job.n_cols - col)
-    cdef Py_ssize_t x_stride = 0
-    cdef Py_ssize_t y_stride = 0
+cdef void dense_part(
+    const Job *job, char *y, Py_ssize_t y_stride, const char *x, Py_ssize_t x_stride,
+    Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t col, double *work
+) noexcept nogil:
+    """A part that is one plain block in both arrays."""
     cdef Py_ssize_t stack = 1
     cdef Py_ssize_t size = 4 if job.is_float else 8
-    cdef double *work = job.work + worker * <Py_ssize_t>(4 * WIDTH + BUFFER)
-    cdef char *x = <char *>block_address(
-        &job.x, job.inner, row, rows, col, cols, &x_stride)
-    cdef char *y = <char *>block_address(
-        &job.y, job.inner, row, rows, col, cols, &y_stride)
+    cdef Py_ssize_t at
     cdef Affine a
-    if x == NULL or y == NULL:
-        a = parameters(job, work, col, cols, 1)
-        piecewise(job, row, rows, col, cols, a, work + 4 * WIDTH)
-        return
     if not job.inner and x_stride == cols and y_stride == cols and cols < 128:
         # Short rows end to end: a few of them make one row worth vectorizing.
         while (stack < rows and (stack + 1) * cols <= WIDTH
@@ -261,6 +265,52 @@ cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     if rows % stack != 0:
         at = rows // stack * stack * cols * size
         compute(job, y + at, 0, x + at, 0, 1, rows % stack * cols, a)
+
+
+cdef void narrow_part(
+    const Job *job, char *y, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t col,
+    Py_ssize_t cols, double *work
+) noexcept nogil:
+    """Short rows with gaps that go to rows without: gathered, they can be stacked."""
+    cdef Py_ssize_t size = 4 if job.is_float else 8
+    cdef Py_ssize_t height = BUFFER // cols
+    cdef Py_ssize_t r = 0
+    cdef Py_ssize_t n
+    cdef char *buffer = <char *>(work + 4 * WIDTH)
+    if height > 64:
+        height = height // 64 * 64
+    while r < rows:
+        n = min(height, rows - r)
+        block_copy(&job.x, buffer, False, row + r, n, col, cols, False)
+        dense_part(
+            job, y + r * cols * size, cols, buffer, cols, n, cols, col, work)
+        r += n
+
+
+cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
+    cdef const Job *job = <const Job *>context
+    cdef Py_ssize_t at = job.n_parts * job.n_tiles - 1 - i
+    cdef Py_ssize_t row = at // job.n_tiles * job.part
+    cdef Py_ssize_t col = at % job.n_tiles * job.tile
+    cdef Py_ssize_t rows = min(job.part, job.n_rows - row)
+    cdef Py_ssize_t cols = min(job.tile, job.n_cols - col)
+    cdef Py_ssize_t x_stride = 0
+    cdef Py_ssize_t y_stride = 0
+    cdef double *work = job.work + worker * <Py_ssize_t>(4 * WIDTH + BUFFER)
+    cdef char *x = <char *>block_address(
+        &job.x, job.inner, row, rows, col, cols, &x_stride)
+    cdef char *y = <char *>block_address(
+        &job.y, job.inner, row, rows, col, cols, &y_stride)
+    cdef Affine a
+    if y != NULL and y_stride == cols and cols < 128 and not job.inner and (
+            x == NULL or x_stride != cols):
+        narrow_part(job, y, row, rows, col, cols, work)
+        return
+    if x == NULL or y == NULL:
+        a = parameters(job, work, col, cols, 1)
+        piecewise(job, row, rows, col, cols, a, work + 4 * WIDTH)
+        return
+    dense_part(job, y, y_stride, x, x_stride, rows, cols, col, work)
 
 
 cdef void lay_tiles(Job *job, Py_ssize_t size) noexcept nogil:
@@ -375,3 +425,102 @@ def normalize_forward(
         raise_pending()
     if status == -2:
         raise MemoryError("normalize: no memory for the parameters of a part")
+
+
+cdef bint is_plain(object array, int type) noexcept:
+    """Whether an object is an array that the kernels can index by itself."""
+    return (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(array) == type
+            and cnp.PyArray_ISCARRAY_RO(array))
+
+
+cdef bint are_apart(object a, object b) noexcept:
+    cdef char *p = cnp.PyArray_BYTES(a)
+    cdef char *q = cnp.PyArray_BYTES(b)
+    return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
+
+
+cdef bint is_feature_wise(object values, object X) noexcept:
+    """Whether `values` are plain float64 in the shape of X's rows."""
+    cdef int d
+    if not is_plain(values, cnp.NPY_FLOAT64):
+        return False
+    if cnp.PyArray_NDIM(values) != cnp.PyArray_NDIM(X) - 1:
+        return False
+    for d in range(cnp.PyArray_NDIM(values)):
+        if cnp.PyArray_DIM(values, d) != cnp.PyArray_DIM(X, d + 1):
+            return False
+    return True
+
+
+def normalize_small(out, X, mean, std, bint zero, bint inverse):
+    """Return what `normalize_forward` writes for axis 0, or None if X is not simple.
+
+    Checks and computes in one call, for data so small that time goes into checking:
+    at most 32,768 elements and 1,024 columns, exact arrays in C order and native byte
+    order, float32 or float64, no overlap, nothing close to the ends of a double's
+    range. Whatever is otherwise, or wrong, is the caller's.
+
+    Parameters
+    ----------
+    out : array, or None for a new one                                 # OUT
+    X : any object                                                     # IN
+    mean, std : any objects                                            # IN
+    zero, inverse : bool
+        As in `normalize_forward`.
+    """
+    cdef Job job
+    cdef double work[4 * WIDTH]
+    cdef int type = cnp.NPY_FLOAT64
+    cdef Py_ssize_t size, c, d
+    cdef double m, s
+    if not is_plain(X, type):
+        type = cnp.NPY_FLOAT32
+        if not is_plain(X, type):
+            return None
+    size = cnp.PyArray_SIZE(X)
+    if (size == 0 or size > SMALL or cnp.PyArray_NDIM(X) == 0
+            or not is_feature_wise(mean, X) or not is_feature_wise(std, X)):
+        return None
+    job.n_rows = cnp.PyArray_DIM(X, 0)
+    job.n_cols = size // job.n_rows
+    if job.n_cols > WIDTH:
+        return None
+    job.mean = <const double *>cnp.PyArray_BYTES(mean)
+    job.std = <const double *>cnp.PyArray_BYTES(std)
+    for c in range(job.n_cols):
+        m = fabs(job.mean[c])
+        s = job.std[c]
+        if m > 1e300 or s > 1e300 or (s < 1e-290 and s != 0.0):
+            return None
+    if out is None:
+        out = cnp.PyArray_EMPTY(
+            cnp.PyArray_NDIM(X), cnp.PyArray_DIMS(X), type, False)
+    else:
+        if (not is_plain(out, type) or not cnp.PyArray_ISWRITEABLE(out)
+                or cnp.PyArray_NDIM(out) != cnp.PyArray_NDIM(X)
+                or not are_apart(out, mean) or not are_apart(out, std)):
+            return None
+        for d in range(cnp.PyArray_NDIM(X)):
+            if cnp.PyArray_DIM(out, <int>d) != cnp.PyArray_DIM(X, <int>d):
+                return None
+        if (cnp.PyArray_BYTES(out) != cnp.PyArray_BYTES(X)
+                and not are_apart(out, X)):
+            return None
+    job.mean_lo = NULL
+    job.exponent = NULL
+    job.inner = False
+    job.is_float = type == cnp.NPY_FLOAT32
+    job.zero = zero
+    job.inverse = inverse
+    job.scaled = False
+    job.stream = FANIN_IN_CACHE
+    cdef char *y = cnp.PyArray_BYTES(out)
+    cdef char *x = cnp.PyArray_BYTES(X)
+    if size > SHORT:
+        with nogil:
+            dense_part(
+                &job, y, job.n_cols, x, job.n_cols, job.n_rows, job.n_cols, 0, work)
+    else:
+        dense_part(
+            &job, y, job.n_cols, x, job.n_cols, job.n_rows, job.n_cols, 0, work)
+    return out

@@ -73,6 +73,14 @@ static inline float fanin_half_(uint16_t h)
             memcpy(to, from, (size_t)n * sizeof(TO));                             \
             return;                                                               \
         }                                                                         \
+        if (type == OWN && !swapped && step == 1                                  \
+            && stride == 2 * (ptrdiff_t)sizeof(TO)) {                             \
+            /* Every second one: a constant stride is vectorized. */              \
+            for (ptrdiff_t i = 0; i < n; i++) {                                   \
+                memcpy(to + i, from + 2 * i * (ptrdiff_t)sizeof(TO), sizeof(TO)); \
+            }                                                                     \
+            return;                                                               \
+        }                                                                         \
         switch (type) {                                                           \
         case FANIN_BOOL: FANIN_RUN_(TO, uint8_t, uint8_t, , 0 != )                \
         case FANIN_I8: FANIN_RUN_(TO, int8_t, uint8_t, , )                        \

@@ -14,6 +14,7 @@
 #define FANIN_SOURCE_H
 
 #include "elements.h"
+#include "stream.h"
 
 #define FANIN_MAXDIMS 64
 
@@ -100,7 +101,7 @@ static int fanin_rows_inner(const fanin_view *v, ptrdiff_t n_rows, ptrdiff_t n_c
         return 1;
     }
     ptrdiff_t row = fanin_abs_(v->row_s[0]), col = fanin_abs_(v->col_s[0]);
-    return n_rows >= 64 && row != 0 && row < col;
+    return n_rows >= 16 && row != 0 && row < col;
 }
 
 typedef struct {
@@ -202,6 +203,8 @@ static void fanin_block_copy(const fanin_view *v, void *buffer, int rows_inner,
     fanin_seek(&outer, outer_nd, outer_n, outer_s, rows_inner ? col : row);
     fanin_seek(&start, inner_nd, inner_n, inner_s, rows_inner ? row : col);
     char *dense = buffer;
+    ptrdiff_t pitch = fanin_abs_(outer_s[0]);
+    ptrdiff_t ahead = pitch == 0 ? 0 : (FANIN_AHEAD + pitch - 1) / pitch * outer_s[0];
     if (!store && inner_nd == 1 && n_outer > 1
         && outer.at[0] + n_outer <= outer_n[0]
         && fanin_abs_(outer_s[0]) < fanin_abs_(inner_s[0])) {
@@ -221,6 +224,12 @@ static void fanin_block_copy(const fanin_view *v, void *buffer, int rows_inner,
             ptrdiff_t run = inner_n[0] - inner.at[0];
             run = run < n_inner - done ? run : n_inner - done;
             char *place = v->data + outer.offset + inner.offset;
+            if (fanin_abs_(inner_s[0]) <= FANIN_LINE) {
+                /* No hardware looks this far ahead for runs with gaps. */
+                for (ptrdiff_t k = 0; k < run * fanin_abs_(inner_s[0]); k += FANIN_LINE) {
+                    fanin_read_ahead(inner_s[0] < 0 ? place - k : place + k, ahead);
+                }
+            }
             if (store) {
                 fanin_store_run(place, inner_s[0], dense, run, v->type);
             } else {

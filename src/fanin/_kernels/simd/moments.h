@@ -25,9 +25,11 @@ struct fanin_moments {
     ptrdiff_t (*cols_f64)(fanin_state out, const double *x, ptrdiff_t stride,
                           ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stack,
                           double *work, int careful);
-    /* The same of one contiguous column. */
-    void (*rows_f32)(fanin_state out, const float *x, ptrdiff_t rows);
-    void (*rows_f64)(fanin_state out, const double *x, ptrdiff_t rows);
+    /* The same where columns are contiguous and start `stride` apart. */
+    void (*rows_f32)(fanin_state out, const float *x, ptrdiff_t stride, ptrdiff_t rows,
+                     ptrdiff_t cols);
+    void (*rows_f64)(fanin_state out, const double *x, ptrdiff_t stride, ptrdiff_t rows,
+                     ptrdiff_t cols);
     /* a := the moments of a's and b's values together, for n columns. */
     void (*merge)(fanin_state a, fanin_state b, ptrdiff_t n);
 };

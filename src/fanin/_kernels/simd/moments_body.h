@@ -255,7 +255,7 @@ static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
 }
 
 /* One contiguous column: the same sums in 16 interleaved lanes. */
-static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t rows)
+static inline void NAME(column)(fanin_state out, const T *x, ptrdiff_t rows)
 {
     double shift = SHIFTED ? (double)x[0] : 0.0, count = (double)rows;
     double lane[16] = {0}, square[16], sum, squares;
@@ -286,10 +286,17 @@ static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t rows)
                 square[l] += a * a + b * b;
             }
         }
-        for (; i < rows; i++) {
-            double a = (double)x[i] - mean;
-            lane[i % 16] += a;
-            square[i % 16] += a * a;
+        if (i < rows) {
+            /* What is left, as one full step: 0 for what is not there. */
+            ptrdiff_t rest = rows - i;
+            T last[32] = {0};
+            memcpy(last, x + i, (size_t)rest * sizeof(T));
+            for (int l = 0; l < 16; l++) {
+                double a = l < rest ? (double)last[l] - mean : 0.0;
+                double b = l + 16 < rest ? (double)last[l + 16] - mean : 0.0;
+                lane[l] += a + b;
+                square[l] += a * a + b * b;
+            }
         }
         sum = add_lanes(lane), squares = add_lanes(square);
         redo = finish_fast(out, &mean, &sum, &squares, count, 1, SHIFTED);
@@ -301,6 +308,14 @@ static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t rows)
         double work[7 * 16];
         /* As a narrow matrix of sixteen columns folded into one. */
         NAME(careful_cols)(out, x, 1, rows, 1, 16, work);
+    }
+}
+
+static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t stride, ptrdiff_t rows,
+                       ptrdiff_t cols)
+{
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        NAME(column)(fanin_state_at(out, c), x + c * stride, rows);
     }
 }
 

@@ -25,11 +25,13 @@ struct fanin_normalize {
     void (*cols_f64)(double *y, ptrdiff_t y_stride, const double *x, ptrdiff_t x_stride,
                      ptrdiff_t rows, ptrdiff_t w, fanin_affine a, int inverse,
                      int stream);
-    /* The same of one contiguous column. */
-    void (*rows_f32)(float *y, const float *x, ptrdiff_t rows, fanin_affine a,
-                     int inverse, int stream);
-    void (*rows_f64)(double *y, const double *x, ptrdiff_t rows, fanin_affine a,
-                     int inverse, int stream);
+    /* The same of `cols` contiguous columns of n rows, strides from column to column. */
+    void (*rows_f32)(float *y, ptrdiff_t y_stride, const float *x, ptrdiff_t x_stride,
+                     ptrdiff_t rows, ptrdiff_t cols, fanin_affine a, int inverse,
+                     int stream);
+    void (*rows_f64)(double *y, ptrdiff_t y_stride, const double *x, ptrdiff_t x_stride,
+                     ptrdiff_t rows, ptrdiff_t cols, fanin_affine a, int inverse,
+                     int stream);
 };
 
 FANIN_DECLARE(normalize)

@@ -80,18 +80,23 @@ static void NAME(cols)(T *y, ptrdiff_t y_stride, const T *x, ptrdiff_t x_stride,
     }
 }
 
-static void NAME(rows)(T *y, const T *x, ptrdiff_t rows, fanin_affine a, int inverse,
+static void NAME(rows)(T *y, ptrdiff_t y_stride, const T *x, ptrdiff_t x_stride,
+                       ptrdiff_t rows, ptrdiff_t cols, fanin_affine a, int inverse,
                        int stream)
 {
     double mean[4 * FANIN_LINE / sizeof(T)], lo[4 * FANIN_LINE / sizeof(T)];
     double std[4 * FANIN_LINE / sizeof(T)], scale[4 * FANIN_LINE / sizeof(T)];
-    ptrdiff_t n = rows < CHUNK ? rows : CHUNK;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        mean[i] = *a.mean, lo[i] = *a.mean_lo, std[i] = *a.std;
-        scale[i] = a.scale == NULL ? 1.0 : *a.scale;
-    }
     fanin_affine same = {mean, lo, std, a.scale == NULL ? NULL : scale};
-    NAME(run)(y, x, rows, same, 0, inverse, stream);
+    ptrdiff_t n = rows < CHUNK ? rows : CHUNK;
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            mean[i] = a.mean[c], lo[i] = a.mean_lo[c], std[i] = a.std[c];
+        }
+        for (ptrdiff_t i = 0; a.scale != NULL && i < n; i++) {
+            scale[i] = a.scale[c];
+        }
+        NAME(run)(y + c * y_stride, x + c * x_stride, rows, same, 0, inverse, stream);
+    }
     if (stream == FANIN_WRITE_PAST) {
         fanin_write_done();
     }
