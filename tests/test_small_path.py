@@ -148,5 +148,7 @@ def test_options_are_still_checked(rng) -> None:
             fanin.standardize(X, mean=mean, std=std, **wrong)
     with pytest.raises(TypeError, match="axis"):
         fanin.standardize(X, mean=mean, std=std, axis=0.0)
+    with pytest.raises(TypeError, match="axis"):
+        fanin.standardize(X, mean=mean, std=std, axis=False)
     with pytest.raises(TypeError, match="ddof"):
         fanin.standardize(X, mean=mean, std=std, ddof="1")

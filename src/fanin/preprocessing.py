@@ -206,7 +206,7 @@ def standardize(
         and not return_moments
         and nan_policy in ("omit", "propagate")
         and constant in ("keep", "zero")
-        and isinstance(axis, int)
+        and axis.__class__ is int
         and axis == ddof == 0
     ):
         done = _normalize.normalize_small(out, X, mean, std, constant == "zero", False)
@@ -330,7 +330,7 @@ def unstandardize(
     array([[1.],
            [3.]])
     """
-    if n_threads is None and isinstance(axis, int) and axis == 0:
+    if n_threads is None and axis.__class__ is int and axis == 0:
         done = _normalize.normalize_small(out, X, mean, std, False, True)
         if done is not None:
             return done
