@@ -1,8 +1,9 @@
-"""Rows of `fanin.standardize` and `fanin.moments`."""
+"""Rows of `fanin.standardize`, `fanin.moments` and the scikit-learn estimator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -72,9 +73,14 @@ def numpy_moments(X: Any) -> tuple[Any, Any]:
     return X.mean(axis=0), X.var(axis=0)
 
 
-def numpy_standardize(X: Any, out: Any = None) -> Any:
-    """Standardize in three passes and one array; NumPy's X.std makes a second one."""
-    Z = np.subtract(X, X.mean(axis=0), out=out)
+def expression(X: Any) -> Any:
+    """Standardize as it is written; X.std makes an array of its own."""
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+def numpy_standardize(X: Any) -> Any:
+    """Standardize in three passes and one array."""
+    Z = np.subtract(X, X.mean(axis=0))
     variance = np.einsum("ij,ij->j", Z, Z)
     variance /= len(X)
     Z /= np.sqrt(variance)
@@ -93,6 +99,7 @@ def standardize(
     mean, std = reference_moments(X)
     target = np.empty_like(X)
     out = np.empty_like(X) if given else None
+    by_numpy = expression if given else numpy_standardize
 
     def checked(sums: Any) -> Callable[[Any], None]:
         allowed = tolerance(n_samples, dtype, sums)
@@ -102,9 +109,7 @@ def standardize(
     double = checked(np.float64)
     single = checked(dtype)
     yield "fanin", Contender(lambda: fanin.standardize(X, out=out), double)
-    yield "NumPy", Contender(lambda: numpy_standardize(X, out), single)
-    if given:
-        return  # The others cannot write into an array that they are given.
+    yield "NumPy", Contender(lambda: by_numpy(X), single)
     if session.has("scikit-learn"):
         from sklearn.preprocessing import StandardScaler
 
@@ -112,6 +117,8 @@ def standardize(
             "scikit-learn",
             Contender(lambda: StandardScaler().fit_transform(X), double),
         )
+    if given:
+        return
     if session.has("PyTorch"):
         torch = session["PyTorch"]
         tensor = torch.from_numpy(X)
@@ -136,12 +143,101 @@ def standardize(
         yield "JAX", Contender(lambda: jitted(on_device).block_until_ready(), single)
 
 
+def make_view(kind: str, n_samples: int, n_features: int) -> Any:
+    """Return a float32 view of this shape of an array that is twice as large."""
+    if kind == "transposed":
+        return make_data(n_features, n_samples, np.float32, "C").T
+    rows = 2 if kind == "every second row" else 1
+    columns = 2 if kind == "every second column" else 1
+    base = make_data(rows * n_samples, columns * n_features, np.float32, "C")
+    return base[::rows, ::columns]
+
+
+def view(kind: str, n_samples: int, n_features: int, session: Session) -> Contenders:
+    X = make_view(kind, n_samples, n_features)
+    plain = make_data(n_samples, n_features, np.float32, "C")
+    mean, std = reference_moments(X)
+    allowed = tolerance(n_samples, np.float32, np.float64)
+    out = np.empty_like(X)  # of its order, without its gaps
+    target = np.empty_like(plain)
+    yield "floor", Contender(lambda: fanin.standardize(plain, out=target))
+    yield (
+        "fanin",
+        Contender(
+            lambda: fanin.standardize(X, out=out),
+            partial(check_standardized, X, mean, std, allowed),
+        ),
+    )
+    yield "NumPy", Contender(lambda: expression(X))
+    if session.has("scikit-learn"):
+        from sklearn.preprocessing import StandardScaler
+
+        yield "scikit-learn", Contender(lambda: StandardScaler().fit_transform(X))
+
+
+def one_thread(n_samples: int, n_features: int, session: Session) -> Contenders:
+    X = make_data(n_samples, n_features, np.float32, "C")
+    out = np.empty_like(X)
+    n = session.n_threads
+    yield "floor", Contender(lambda: fanin.standardize(X, out=out, n_threads=n))
+    yield "fanin", Contender(lambda: fanin.standardize(X, out=out, n_threads=1))
+
+
+def one_row(n_features: int, dtype: Any, session: Session) -> Contenders:
+    """Put a single row through stored parameters: what serving a model does."""
+    rng = np.random.default_rng(3)
+    data = rng.standard_normal((100, n_features)) * STD + MEAN
+    row = data[:1].astype(dtype)
+    mean, std = data.mean(axis=0), data.std(axis=0)
+    allowed = tolerance(1, dtype, dtype)
+    check = partial(check_standardized, row, mean, std, allowed)
+    yield "fanin", Contender(lambda: fanin.standardize(row, mean=mean, std=std), check)
+    low, high = mean.astype(dtype), std.astype(dtype)
+    yield "NumPy", Contender(lambda: (row - low) / high, check)
+    if session.has("scikit-learn"):
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler().fit(data)
+        yield "scikit-learn", Contender(lambda: scaler.transform(row), check)
+    if session.has("PyTorch"):
+        torch = session["PyTorch"]
+        tensors = [torch.from_numpy(a) for a in (row, low, high)]
+
+        def subtract() -> Any:
+            with torch.inference_mode():
+                return (tensors[0] - tensors[1]) / tensors[2]
+
+        yield "PyTorch", Contender(subtract, lambda Z: check(Z.numpy()))
+
+
+def estimator(n_samples: int, n_features: int, session: Session) -> Contenders:
+    if not session.has("scikit-learn"):
+        return
+    import fanin.estimators
+    from sklearn.preprocessing import StandardScaler
+
+    X = make_data(n_samples, n_features, np.float32, "C")
+    mean, std = reference_moments(X)
+    allowed = tolerance(n_samples, np.float32, np.float64)
+    check = partial(check_standardized, X, mean, std, allowed)
+    target = np.empty_like(X)
+    yield "floor", Contender(lambda: np.copyto(target, X))
+    for column, module in (
+        ("fanin", fanin.estimators.StandardScaler),
+        ("scikit-learn", StandardScaler),
+    ):
+        yield column, Contender(partial(fit_transform, module, X), check)
+
+
+def fit_transform(scaler: Any, X: Any) -> Any:
+    return scaler().fit_transform(X)
+
+
 def moments(
     n_samples: int, n_features: int, dtype: Any, order: str, session: Session
 ) -> Contenders:
     X = make_data(n_samples, n_features, dtype, order)
     mean, std = reference_moments(X)
-    target = np.empty_like(X)
 
     def checked(sums: Any) -> Callable[[tuple[Any, Any]], None]:
         allowed = tolerance(n_samples, sums, sums)
@@ -157,7 +253,10 @@ def moments(
         m = fanin.moments(X)
         return m.mean, m.var
 
-    yield "floor", Contender(lambda: np.copyto(target, X))
+    # The largest value of each part, a part a thread: the fastest that NumPy reads.
+    parts = np.array_split(X.ravel(order="K"), session.n_threads)
+    pool = ThreadPoolExecutor(session.n_threads)
+    yield "floor", Contender(lambda: list(pool.map(np.max, parts)))
     yield "fanin", Contender(own, checked(np.float64))
     yield "NumPy", Contender(lambda: numpy_moments(X), checked(dtype))
     if session.has("scikit-learn"):
@@ -190,9 +289,10 @@ def moments(
 def rows() -> list[Row]:
     f4, f8 = np.float32, np.float64
     found = []
+    large = [(1_000_000, 50), (100_000, 1000)]
     for n, p, dtype, order, given in [
+        *((n, p, d, o, True) for n, p in large for d in (f4, f8) for o in "CF"),
         (1_000_000, 50, f4, "C", False),
-        (1_000_000, 50, f4, "C", True),
         (1_000_000, 50, f4, "F", False),
         (1_000_000, 50, f8, "C", False),
         (100_000, 1000, f4, "C", False),
@@ -203,16 +303,39 @@ def rows() -> list[Row]:
     ]:
         name = f"standardize {n:,}×{p} {np.dtype(dtype).name}"
         name += ", Fortran order" * (order == "F") + ", out= given" * given
-        found.append(
-            Row(name, partial(standardize, n, p, dtype, order, given), "floor: copyto")
+        note = "floor: copyto"
+        if given:
+            note += "; NumPy: (X - X.mean(axis=0)) / X.std(axis=0), and scikit-learn: "
+            note += "fit_transform, into new arrays"
+        found.append(Row(name, partial(standardize, n, p, dtype, order, given), note))
+    for n, p in large:
+        for kind in ("every second row", "every second column", "transposed"):
+            name = f"standardize {n:,}×{p} float32, {kind}, out= given"
+            note = "floor: fanin on a contiguous array of the same shape"
+            found.append(Row(name, partial(view, kind, n, p), note))
+    for n, p in large:
+        name = f"standardize {n:,}×{p} float32, out= given, on one thread"
+        note = "floor: fanin on all threads"
+        found.append(Row(name, partial(one_thread, n, p), note))
+    for dtype in (f4, f8):
+        name = f"standardize one row of 64 {np.dtype(dtype).name}, stored mean and std"
+        found.append(Row(name, partial(one_row, 64, dtype)))
+    found.append(
+        Row(
+            "StandardScaler().fit_transform 1,000,000×50 float32",
+            partial(estimator, 1_000_000, 50),
+            "floor: copyto",
         )
+    )
     for n, p, dtype, order in [
         (1_000_000, 50, f4, "C"),
         (1_000_000, 50, f8, "C"),
         (1_000_000, 50, f4, "F"),
+        (100_000, 1000, f4, "C"),
         (1000, 20, f4, "C"),
     ]:
         name = f"moments {n:,}×{p} {np.dtype(dtype).name}"
         name += ", Fortran order" * (order == "F")
-        found.append(Row(name, partial(moments, n, p, dtype, order), "floor: copyto"))
+        note = "floor: the largest value, by np.max on as many threads"
+        found.append(Row(name, partial(moments, n, p, dtype, order), note))
     return found
