@@ -7,9 +7,9 @@
  *    c is rounded to a double, so x - c is exact or nearly so however large the
  *    common offset is, and c + S/n is kept as two words, hi + lo: the mean is known
  *    to a fraction of the spread, not merely of the offset. The subtraction cancels
- *    only if c is far from the mean: S^2/n > PILOT_LIMIT M2 loses a digit. Then, which
- *    for data in no order is rarer than once in 10,000 blocks and columns, the block
- *    is passed over again, in cache, with the pilot c + S/n.
+ *    only if c is far from the mean: S^2/n > PILOT_LIMIT M2 would lose a digit. Then
+ *    the block, still in cache, is passed over again with the pilot c + S/n. (Rows in
+ *    no order have S^2/n = M2 / PILOT_ROWS or so.)
  * b) The pilot of float64 sums x - x0, where x0 is the block's first row: constants
  *    come out exactly and large offsets do not cancel. float32 rows are summed as they
  *    are: 29 spare bits hold the sum of a block's constants exactly.
