@@ -267,3 +267,45 @@ def test_the_kernel_agrees_with_its_twin_on_states(rng):
     assert np.array_equal(part[0], twin[0])
     np.testing.assert_allclose(np.ldexp(part[1], g), twin[1], rtol=1e-12)
     np.testing.assert_allclose(np.ldexp(part[3] + part[4], 2 * g), twin[3], rtol=1e-13)
+
+
+def exact_moments(column):
+    """Return mean and variance of doubles as fractions."""
+    values = [Fraction(float(v)) for v in column]
+    mean = sum(values) / len(values)
+    return mean, sum((v - mean) ** 2 for v in values) / len(values)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("first", [1.0, 1e3, 1e6, 1e9, 1e12])
+def test_first_rows_far_from_the_rest_cost_no_digits(rng, first, order) -> None:
+    """The pilot is the mean of the first rows; these mislead it."""
+    X = rng.standard_normal((2_000, 3)) + 5
+    X[:64, 1] += first
+    X[:64, 2] -= first * rng.uniform(0.9, 1.1, 64)
+    X = np.asarray(X, order=order)
+    m = fanin.moments(X)
+    for c in range(3):
+        mean, var = exact_moments(X[:, c])
+        assert abs(Fraction(m.var[c]) / var - 1) < 1e-14
+        # The mean is as good as a double can hold, plus a share of the spread.
+        error = abs(Fraction(m.mean[c]) - mean)
+        assert error <= 2.0**-53 * abs(mean) + Fraction(1e-15) * Fraction(m.std[c])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_trends_and_steps_cost_no_digits(order) -> None:
+    n = 3_000
+    t = np.arange(n) / n
+    columns = [
+        1e8 + t,
+        1e8 - 1e-3 * t**5,
+        np.where(t < 0.02, 0.0, 1e7),
+        1e9 + np.cumsum(np.sin(np.arange(n))),
+        np.exp(30 * t),
+        np.exp(-30 * t),
+    ]
+    X = np.asarray(np.stack(columns, axis=1), order=order)
+    var = fanin.moments(X).var
+    for c in range(len(columns)):
+        assert abs(Fraction(var[c]) / exact_moments(X[:, c])[1] - 1) < 1e-14
