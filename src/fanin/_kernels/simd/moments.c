@@ -13,7 +13,9 @@
  * c) Merging (their eq. 2.1, for unequal sizes), d = mean_b - mean_a, n = n_a + n_b:
  *        mean = mean_a + d n_b/n,    M2 = M2_a + M2_b + d^2 n_a n_b/n,
  *    with the mean in two words and M2 with the rounding errors of its additions
- *    (Knuth's two-sum), so that thousands of blocks cost no digits.
+ *    (Knuth's two-sum), so that thousands of blocks cost no digits. The mean is
+ *    reached from that of the heavier side, mean_b - d n_a/n if n_a < n_b: the step
+ *    is small then, and with it its rounding error, also after an outlier.
  * d) Compute fast, look at the result, redo the rare column. A NaN or infinity, or
  *    squares that overflow, leave a sum that is not finite; squares that underflow
  *    leave a tiny one with a tiny mean. Such columns are computed again by
@@ -290,16 +292,16 @@ static inline void merge_formula(double *n, double *hi, double *lo, double *m2,
                                  double qa, double ra, double nb, double hb, double lb,
                                  double qb, double rb)
 {
-    double total = na + nb, weight = nb / total;
-    double d = (hb - ha) + (lb - la);
+    double total = na + nb, small = na < nb ? na : nb, weight = small / total;
+    double d = (hb - ha) + (lb - la), step = d * weight;
     double sum, error, square, lost, more, lost2;
-    two_sum(ha, d * weight, &sum, &error);
-    error += la;
+    two_sum(na < nb ? hb : ha, na < nb ? -step : step, &sum, &error);
+    error += na < nb ? lb : la;
     *n = total;
     *hi = sum + error;
     *lo = error - (*hi - sum);
     two_sum(qa, qb, &square, &lost);
-    more = d * (d * (na * weight));
+    more = d * (d * ((na < nb ? nb : na) * weight));
     two_sum(square, more, &square, &lost2);
     *m2 = square;
     *m2l = (ra + rb) + (lost + lost2);
@@ -348,15 +350,16 @@ static void merge_careful(fanin_state a, fanin_state b)
     double la = ldexp(*a.lo, *a.e - e), lb = ldexp(*b.lo, *b.e - e);
     /* n_a n_b / n, times 2^-2k. */
     double na = *a.n, nb = *b.n, total = na + nb;
-    int k = half_exponent(na < nb ? na : nb);
-    double share = na < nb ? ldexp(na, -2 * k) * (nb / total)
-                           : ldexp(nb, -2 * k) * (na / total);
+    double small = na < nb ? na : nb, large = na < nb ? nb : na;
+    int k = half_exponent(small);
+    double share = ldexp(small, -2 * k) * (large / total);
     double d = (hb - ha) + (lb - la), sum, error, square, lost, more, lost2;
     /* M2 in units of 2^2g. */
     int g = larger(exponent_of(*a.m2, *a.e, 1), exponent_of(*b.m2, *b.e, 1));
     g = larger(g, exponent_of(d, e + k, 0));
-    two_sum(ha, d * (nb / total), &sum, &error);
-    error += la;
+    double step = d * (small / total);
+    two_sum(na < nb ? hb : ha, na < nb ? -step : step, &sum, &error);
+    error += na < nb ? lb : la;
     ha = sum + error;
     la = error - (ha - sum);
     *a.n = total;
