@@ -230,7 +230,9 @@ class Moments:
         if self._parts is None:
             return np.int64(0)
         state = self._parts[0]
-        return self._shaped(state[N] if len(state) > PLAIN else state[N].astype(int))
+        return self._shaped(
+            state[N] if len(state) > PLAIN else state[N].astype(np.int64)
+        )
 
     @property
     def mean(self) -> Any:
