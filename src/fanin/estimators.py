@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from copy import copy as copy_of
 from numbers import Integral
 from typing import Any, SupportsIndex, cast
 
@@ -64,11 +65,11 @@ _FINITE = "ensure_all_finite" if _NEW else "force_all_finite"
 
 
 def _is_other_namespace(X: Any) -> bool:
-    """Whether X is for scikit-learn's array API code (torch, cupy, ...)."""
+    """Whether X may be for scikit-learn's array API code (torch, cupy, ...)."""
     return (
-        not isinstance(X, np.ndarray)
-        and hasattr(X, "__array_namespace__")
-        and bool(sklearn.get_config()["array_api_dispatch"])
+        bool(sklearn.get_config()["array_api_dispatch"])
+        and not isinstance(X, (np.ndarray, list, tuple))
+        and not hasattr(X, "iloc")
     )
 
 
@@ -86,7 +87,7 @@ def _options(X: Any, finite: bool | str) -> dict[str, Any]:
     return {"dtype": dtype, _FINITE: finite}
 
 
-def _refuse_infinite(X: NDArray[Any], estimator: str) -> None:
+def _refuse_infinite(X: NDArray[Any], estimator: str, name: str = "X") -> None:
     """Raise scikit-learn's error if X holds an infinite value."""
     if X.dtype.kind != "f":
         return
@@ -96,19 +97,18 @@ def _refuse_infinite(X: NDArray[Any], estimator: str) -> None:
     else:
         total = moments(X, axis=None).mean
     if not np.isfinite(total):  # NaN, an infinity, or a sum that overflowed
-        assert_all_finite(X, allow_nan=True, estimator_name=estimator, input_name="X")
+        assert_all_finite(X, allow_nan=True, estimator_name=estimator, input_name=name)
 
 
-def _moments_of(
+def _take_in(
+    known: Moments,
     X: NDArray[Any],
     weights: Float64 | None,
     n_threads: SupportsIndex | None,
     estimator: str,
-    axis: int = 0,
 ) -> Moments:
-    """Moments of X, which is refused if it holds an infinite value."""
-    extra = {} if weights is None else {"weights": weights}
-    found = moments(X, axis=axis, n_threads=n_threads, **extra)
+    """Update moments with X, which is refused if it holds an infinite value."""
+    found = known.update(X, weights, n_threads=n_threads)
     if X.dtype.kind == "f":
         infinite = ~np.isfinite(found.mean) & (found.count > 0)
         # The moments do not see the rows of weight zero; scikit-learn does.
@@ -142,22 +142,23 @@ def _apply(
     """(X - mean) / std, or its inverse, in the dtype of `out`; `out` may be X."""
     mean = 0.0 if mean is None else mean
     std = 1.0 if std is None else std
-
-    def call(X: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+    if out.dtype.itemsize > 2:
         options: dict[str, Any] = {"axis": axis, "out": out, "n_threads": n_threads}
         if inverse:
-            return unstandardize(X, mean, std, **options)
-        return standardize(X, mean=mean, std=std, **options)
-
-    if out.dtype.itemsize > 2:
-        return call(X, out)
-    # Samples lie along `axis`: any piece of them is transformed alike.
-    by_sample, result = np.moveaxis(X, axis, 0), np.moveaxis(out, axis, 0)
-    step = max(1, BLOCK * len(X) // max(1, X.size))
-    axis = 0
-    for start in range(0, len(by_sample), step):
+            unstandardize(X, mean, std, **options)
+        else:
+            standardize(X, mean=mean, std=std, **options)
+        return out
+    # float16. Any piece of the samples, which lie along `axis`, is transformed alike.
+    samples, results = np.moveaxis(X, axis, 0), np.moveaxis(out, axis, 0)
+    step = max(1, BLOCK * len(samples) // X.size)
+    for start in range(0, len(samples), step):
         part = slice(start, start + step)
-        result[part] = call(by_sample[part], None)
+        if inverse:
+            single = unstandardize(samples[part], mean, std, n_threads=n_threads)
+        else:
+            single = standardize(samples[part], mean=mean, std=std, n_threads=n_threads)
+        results[part] = single
     return out
 
 
@@ -289,7 +290,9 @@ class StandardScaler(_Base):  # type: ignore[misc]
             )
         ):
             return cast(Moments, found)
-        state = np.zeros((5, n_features))
+        # Rows: count, mean, its second word, squared deviations, their second word,
+        # and with weights the second word of the count.
+        state = np.zeros((6 if count.dtype.kind == "f" else 5, n_features))
         state[0] = count
         some = state[0] > 0
         for row, values in ((1, self.mean_), (3, self.var_)):
@@ -426,9 +429,10 @@ class StandardScaler(_Base):  # type: ignore[misc]
         weighted = weights is not None or (not first and self._is_weighted())
         if not (self.with_mean or self.with_std):
             weights = None  # only counted, as in scikit-learn
-        found = _moments_of(X, weights, self.n_threads, type(self).__name__)
-        if not first:
-            found = self._known() + found
+        # A copy (of the outside) is updated: after an error nothing has changed.
+        known = Moments() if first else copy_of(self._known())
+        name = type(self).__name__
+        found = _take_in(known, X, weights, self.n_threads, name)
         self._adopt(found, weighted)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
@@ -591,7 +595,7 @@ class StandardScaler(_Base):  # type: ignore[misc]
                 f"expecting {n_features} features as input."
             )
         # (scikit-learn names neither the estimator nor X in this message.)
-        _refuse_infinite(array, "")
+        _refuse_infinite(array, "", name="")
         return self._transformed(_writeable(array, X, copy), X, copy, inverse=True)
 
     def merge(self, other: Any) -> StandardScaler:
@@ -798,7 +802,7 @@ def scale(
         )
     mean = std = None
     if with_mean or with_std:
-        found = _moments_of(array, None, n_threads, name, axis)
+        found = _take_in(Moments(axis=axis), array, None, n_threads, name)
         nearly = _nearly_constant(found.std, found.mean, found.count)
         if with_std:
             std = np.where(nearly, 1.0, found.std)

@@ -1,0 +1,142 @@
+"""scikit-learn's own tests, run on fanin's StandardScaler and scale."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn", minversion="1.5")
+
+import sklearn.preprocessing  # noqa: E402
+from sklearn.utils import estimator_checks  # noqa: E402
+
+from fanin.estimators import StandardScaler  # noqa: E402
+
+HERE = Path(__file__).parent
+# The modules with tests of the two, and others that put a scaler to some use.
+OWN = [
+    "sklearn.preprocessing.tests.test_data",
+    "sklearn.preprocessing.tests.test_common",
+]
+OTHERS = [
+    "sklearn.tests.test_pipeline",
+    "sklearn.tests.test_metaestimators",
+    "sklearn.compose.tests.test_column_transformer",
+    "sklearn.utils.tests.test_set_output",
+]
+# Of these the expectation is the list of the class's parameters, which has one more.
+LISTS_PARAMETERS = {
+    "test_column_transformer_get_set_params",
+    "test_column_transformer_get_set_params_with_remainder",
+}
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def run(whose: str, modules: list[str], directory: Path) -> tuple[dict, dict]:
+    """Run scikit-learn's tests; return {test: outcome} and {test: calls of fanin}."""
+    result = directory / f"{whose}.json"
+    (directory / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-c", str(directory / "pytest.ini")]
+    command += ["--rootdir", str(Path(sklearn.__file__).parent)]
+    command += ["-p", "sklearn_in_place", "--in-place", whose]
+    command += ["--outcomes", str(result), "--pyargs", *modules]
+    # In fanin's own process warnings are errors; here scikit-learn's tests decide.
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "ignore"}
+    path = [str(HERE), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True
+    )
+    assert result.exists(), done.stdout[-4000:] + done.stderr[-4000:]
+    found = json.loads(result.read_text())
+    failed = [t for t, outcome in found["outcomes"].items() if outcome == "failed"]
+    allowed = LISTS_PARAMETERS if whose == "fanin" else set()
+    unexpected = [t for t in failed if t.rpartition("::")[2] not in allowed]
+    assert unexpected == [], done.stdout[-8000:]
+    return found["outcomes"], found["calls"]
+
+
+@pytest.mark.parametrize("modules", [OWN, OTHERS], ids=["own", "others"])
+def test_what_passes_with_scikit_learns_class_passes_with_fanins(
+    modules: list[str], tmp_path: Path
+) -> None:
+    missing = [module for module in modules if not is_installed(module)]
+    if missing:
+        pytest.skip(f"this scikit-learn was installed without {', '.join(missing)}")
+    theirs, none = run("sklearn", modules, tmp_path)
+    ours, calls = run("fanin", modules, tmp_path)
+    assert set(ours) == set(theirs)
+    differ = {
+        test: (theirs[test], ours[test])
+        for test in ours
+        if ours[test] != theirs[test]
+        and test.rpartition("::")[2] not in LISTS_PARAMETERS
+    }
+    assert differ == {}
+    # That many there were, and it was fanin's code that ran.
+    count = Counter(ours.values())
+    assert none == {}
+    if modules is OWN:
+        assert count["passed"] >= 200
+        assert sum(ours[test] == "passed" for test in calls) >= 150
+    else:
+        assert count["passed"] >= 50
+        assert sum(ours[test] == "passed" for test in calls) >= 20
+
+
+def checks_of(estimator) -> Counter:
+    """Run check_estimator; return how many checks of each name had which outcome."""
+    found: Counter = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if hasattr(estimator_checks, "estimator_checks_generator"):  # 1.6
+            for result in estimator_checks.check_estimator(
+                estimator, on_skip=None, on_fail=None
+            ):
+                assert not result["expected_to_fail"]
+                status = result["status"]
+                if status == "failed":
+                    raise result["exception"]
+                found[result["check_name"], status] += 1
+            return found
+        from sklearn.exceptions import SkipTestWarning  # noqa: F401
+
+        for one, check in estimator_checks.check_estimator(
+            estimator, generate_only=True
+        ):
+            name = getattr(check, "func", check).__name__
+            try:
+                check(one)
+            except estimator_checks.SkipTest:
+                found[name, "skipped"] += 1
+            else:
+                found[name, "passed"] += 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"with_mean": False}, {"with_std": False}, {"copy": False}],
+    ids=str,
+)
+def test_check_estimator_passes_as_many_checks_as_for_scikit_learns(
+    parameters: dict[str, bool],
+) -> None:
+    ours = checks_of(StandardScaler(**parameters))
+    assert ours == checks_of(sklearn.preprocessing.StandardScaler(**parameters))
+    assert sum(n for (_, status), n in ours.items() if status == "passed") >= 40
