@@ -292,10 +292,15 @@ def column_order(X, axes):
     return tuple(sorted(kept, key=lambda d: -abs(X.strides[d])))
 
 
+def row_order(X, axes):
+    """The reduced axes by falling stride, ties in the array's own order."""
+    return tuple(sorted(axes, key=lambda d: -abs(X.strides[d])))
+
+
 def _as_table(X, axes):
     """X as rows (reduced axes) by columns (kept axes, in `column_order`)."""
     kept = column_order(X, axes)
-    table = X.transpose(tuple(axes) + kept)
+    table = X.transpose(row_order(X, axes) + kept)
     n_columns = int(np.prod([X.shape[d] for d in kept]))
     return table.reshape(-1, n_columns)
 
@@ -306,15 +311,21 @@ def _as_table(X, axes):
 def moments_forward(state, exponent, X, axes, n_threads):
     """Two plain passes in long double, which has digits and range to spare."""
     table = _as_table(X, axes).astype(np.longdouble)
+    _weighted_moments(state, exponent, table, np.ones(len(table), np.longdouble))
+
+
+def _weighted_moments(state, exponent, table, weights):
+    table = table[weights > 0]
     known = ~np.isnan(table)
-    n = known.sum(axis=0)
+    w = np.where(known, weights[weights > 0][:, None], 0)
+    n = w.sum(axis=0)
     with np.errstate(all="ignore"):
-        mean = np.where(known, table, 0).sum(axis=0) / n
+        mean = np.where(known, w * table, 0).sum(axis=0) / n
         d = np.where(known, table - mean, 0)
-        mean = mean + d.sum(axis=0) / n
+        mean = mean + (w * d).sum(axis=0) / n
         mean[n == 0] = 0
-        m2 = np.where(known, (table - mean) ** 2, 0).sum(axis=0)
-    size = np.frexp(np.max(np.abs(np.where(known, table, 0)), axis=0))[1]
+        m2 = np.where(known, w * (table - mean) ** 2, 0).sum(axis=0)
+    size = np.frexp(np.max(np.abs(np.where(known, table, 0)), axis=0, initial=0))[1]
     ordinary = (np.abs(size) < 300) | ~np.isfinite(m2)
     exponent[:] = np.where(ordinary, 0, size)
     with np.errstate(all="ignore"):
@@ -325,13 +336,35 @@ def moments_forward(state, exponent, X, axes, n_threads):
         state[2] = np.where(np.isfinite(mean), mean - state[1], 0)
         state[3] = m2
         state[4] = np.where(np.isfinite(m2), m2 - state[3], 0)
+    if len(state) > 5:
+        state[5] = n - state[0]
+    if len(state) > 6:
+        state[6] = (~known).sum(axis=0)
+
+
+def moments_update(state, exponent, X, axes, weights, n_threads):
+    """The moments of X, in one piece, merged into those of the state."""
+    part, e = np.zeros_like(state), np.zeros_like(exponent)
+    if weights is None:
+        moments_forward(part, e, X, axes, n_threads)
+    else:
+        table = _as_table(X, axes).astype(np.longdouble)
+        _weighted_moments(part, e, table, weights.astype(np.longdouble))
+    moments_merge(state, exponent, part, e)
+
+
+def first_bad_weight(weights):
+    """The index of the first weight that is not finite or negative, or -1."""
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    return int(bad[0]) if bad.size else -1
 
 
 def moments_finish(var, std, state, exponent, ddof):
     """Unscaled variance and standard deviation; whether any exponent is not 0."""
-    n, _, _, m2, m2_lo = state
+    n, _, _, m2, m2_lo = state[:5]
+    rest = n - ddof + (state[5] if len(state) > 5 else 0)
     with np.errstate(all="ignore"):
-        scaled = np.where(n > ddof, (m2 + m2_lo) / (n - ddof), np.nan)
+        scaled = np.where(rest > 0, (m2 + m2_lo) / rest, np.nan)
         var[:] = np.ldexp(scaled, 2 * exponent)
         std[:] = np.ldexp(np.sqrt(scaled), exponent)
     return bool(exponent.any())
@@ -341,7 +374,9 @@ def moments_merge(state, exponent, state_b, exponent_b):
     """Chan, Golub & LeVeque's merge in long double."""
 
     def long(s, e):
-        n, hi, lo, m2, m2_lo = s.astype(np.longdouble)
+        n, hi, lo, m2, m2_lo = s[:5].astype(np.longdouble)
+        if len(s) > 5:
+            n = n + s[5]
         return n, np.ldexp(hi + lo, e), np.ldexp(m2 + m2_lo, 2 * e)
 
     na, ma, qa = long(state, exponent)
@@ -356,6 +391,10 @@ def moments_merge(state, exponent, state_b, exponent_b):
     state[2] = mean - state[1]
     state[3] = m2
     state[4] = m2 - state[3]
+    if len(state) > 5:
+        state[5] = n - state[0]
+    if len(state) > 6 and len(state_b) > 6:
+        state[6] += state_b[6]
     exponent[:] = 0
 
 

@@ -36,12 +36,15 @@ TWINS = {
     "_moments.moments_forward": "moments_forward",
     "_moments.moments_finish": "moments_finish",
     "_moments.moments_merge": "moments_merge",
+    "_moments.moments_update": "moments_update",
+    "_moments.first_bad_weight": "first_bad_weight",
     "_normalize.normalize_forward": "normalize_forward",
     "_optimizers.sgd_update": "sgd_update",
     "_optimizers.adam_update": "adam_update",
     "_parallel.probe": "probe",
     "_perturb.central_differences": "central_differences",
     "_source.column_order": "column_order",
+    "_source.row_order": "row_order",
 }
 # Kernels that work on a compiled plan: their twins take its layers and its loss.
 # A step is the gradient's twin, followed by that of the optimizer's update.

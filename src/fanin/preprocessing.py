@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fanin import _threads, _validation
-from fanin._kernels import _moments, _normalize
-from fanin._statistics import (
+from fanin._accumulate import (
     M2,
     M2_LO,
     MEAN,
@@ -18,18 +17,20 @@ from fanin._statistics import (
     NAN_POLICIES,
     Axis,
     Float64,
-    Moments,
     N,
     NanPolicy,
     apply_nan_policy,
+    check_axis,
     check_ddof,
     forward,
     from_columns,
     kept_shape,
-    moments,
     permutation,
+    row_weights,
     to_columns,
 )
+from fanin._kernels import _moments, _normalize
+from fanin._statistics import Moments, moments
 
 __all__ = ["Moments", "moments", "standardize", "unstandardize"]
 
@@ -96,6 +97,7 @@ def standardize(
     axis: Axis = ...,
     mean: ArrayLike | None = ...,
     std: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
     ddof: float = ...,
     nan_policy: NanPolicy = ...,
     constant: Constant = ...,
@@ -110,6 +112,7 @@ def standardize(
     axis: Axis = ...,
     mean: ArrayLike | None = ...,
     std: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
     ddof: float = ...,
     nan_policy: NanPolicy = ...,
     constant: Constant = ...,
@@ -123,6 +126,7 @@ def standardize(
     axis: Axis = 0,
     mean: ArrayLike | None = None,
     std: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     ddof: float = 0,
     nan_policy: NanPolicy = "omit",
     constant: Constant = "keep",
@@ -146,6 +150,9 @@ def standardize(
     mean, std : array_like, optional
         Stored values, in the shape of X without the reduced axes, or one number for
         all features. What is not given is computed from X.
+    weights : array_like of real numbers, optional
+        One per row, for the moments that are computed from X, as in `moments`. Rows
+        of weight 0 do not count in the moments, but are standardized as all others.
     ddof : float, default=0
         Subtracted from the count in the variance.
     nan_policy : {"omit", "propagate", "raise"}, default="omit"
@@ -175,9 +182,10 @@ def standardize(
     TypeError
         If X is not of real numbers, or `out` has another dtype than the result.
     ValueError
-        If an option is out of range; if `out` has the wrong shape, is read-only, or
-        overlaps X without being X; if X contains NaN under "raise" or a constant
-        feature under "error". Nothing has been written then.
+        If an option is out of range or a weight is refused, as in `moments`; if `out`
+        has the wrong shape, is read-only, or overlaps X without being X; if X contains
+        NaN under "raise" or a constant feature under "error". Nothing has been written
+        then.
 
     See Also
     --------
@@ -209,6 +217,7 @@ def standardize(
     result = _out_for(array, out)
     stored_mean = None if mean is None else _stored(mean, "mean", shape, out)
     stored_std = None if std is None else _checked_std(std, shape, out)
+    row_w = row_weights(weights, array, axes)
     order = permutation(array, axes)
     found = None
     exponent = mean_lo = None
@@ -218,7 +227,7 @@ def standardize(
         or return_moments
         or nan_policy == "raise"
     ):
-        state, exponents = forward(array, axes, shape, threads)
+        state, exponents = forward(array, axes, shape, threads, row_w)
         if nan_policy != "omit":
             apply_nan_policy(nan_policy, state, array, shape, order)
         own_std = np.empty(exponents.shape)
@@ -230,6 +239,8 @@ def standardize(
                 from_columns(exponents, shape, order),
                 shape,
                 checked_ddof,
+                check_axis(axis),
+                nan_policy,
             )
         means, stds = state[MEAN], own_std
         mean_lo = state[MEAN_LO]

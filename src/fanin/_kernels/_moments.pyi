@@ -11,6 +11,15 @@ def moments_forward(
     axes: Sequence[int],
     n_threads: int,
 ) -> None: ...
+def moments_update(
+    state: NDArray[np.float64],
+    exponent: NDArray[np.int32],
+    X: NDArray[Any],
+    axes: Sequence[int],
+    weights: NDArray[np.float64] | None,
+    n_threads: int,
+) -> None: ...
+def first_bad_weight(weights: NDArray[np.float64]) -> int: ...
 def group_rows(X: NDArray[Any], axes: Sequence[int]) -> int: ...
 def moments_finish(
     var: NDArray[np.float64],

@@ -17,14 +17,22 @@ c) Groups are computed in waves, so that partial results stay small. With few ti
    a wave is many groups, each with a partial result of its own, merged at its end.
    With many tiles a task takes one tile down several groups and merges on the way.
 
+d) An update merges group after group into a total that is there already. Data that is
+   cut between two groups therefore gives the same bits as the whole, and a total that
+   starts empty those of a first call.
+e) Weights lie in the order of the table's rows. Their kernels take the same blocks in
+   the same order, without laying rows end to end.
+
 State: five float64 per column, the rows of `state`: n, mean (hi, lo), M2 (hi, lo), and
-an int32 `exponent` e; the mean is (hi + lo) 2^e, M2 is (hi + lo) 2^2e.
+an int32 `exponent` e; the mean is (hi + lo) 2^e, M2 is (hi + lo) 2^2e. With weights a
+sixth row is the second word of n, and an optional seventh counts, during one update,
+the NaN of positive weight.
 
 Cost: one read of memory, 6 operations per element; 44 bytes per column and partial
 result, and per thread 57 kB of scratch and, if blocks are gathered, 256 KiB.
 """
 
-from libc.math cimport NAN, ldexp, sqrt
+from libc.math cimport INFINITY, NAN, ldexp, sqrt
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 
@@ -45,6 +53,8 @@ cdef extern from "moments.h" nogil:
         double *m2
         double *m2l
         int32_t *e
+        double *nl
+        double *miss
     struct fanin_moments:
         Py_ssize_t (*cols_f32)(
             State out, const float *x, Py_ssize_t stride, Py_ssize_t rows,
@@ -54,6 +64,20 @@ cdef extern from "moments.h" nogil:
             Py_ssize_t cols, Py_ssize_t stack, double *work, int careful) noexcept nogil
         void (*rows_f32)(State out, const float *x, Py_ssize_t rows) noexcept nogil
         void (*rows_f64)(State out, const double *x, Py_ssize_t rows) noexcept nogil
+        Py_ssize_t (*weighted_cols_f32)(
+            State out, const float *x, Py_ssize_t stride, Py_ssize_t rows,
+            Py_ssize_t cols, const double *weight, double *work,
+            int careful) noexcept nogil
+        Py_ssize_t (*weighted_cols_f64)(
+            State out, const double *x, Py_ssize_t stride, Py_ssize_t rows,
+            Py_ssize_t cols, const double *weight, double *work,
+            int careful) noexcept nogil
+        void (*weighted_rows_f32)(
+            State out, const float *x, Py_ssize_t rows, const double *weight,
+            double *work) noexcept nogil
+        void (*weighted_rows_f64)(
+            State out, const double *x, Py_ssize_t rows, const double *weight,
+            double *work) noexcept nogil
         void (*merge)(State a, State b, Py_ssize_t n) noexcept nogil
     State state_at "fanin_state_at"(State s, Py_ssize_t i)
 
@@ -88,6 +112,8 @@ cdef struct Grid:
     Py_ssize_t block         # rows of a block
     Py_ssize_t group         # rows of a group
     Py_ssize_t n_groups
+    const double *weights    # one per row, or NULL
+    bint resume              # `total` holds moments already
     # The wave.
     Py_ssize_t first
     Py_ssize_t n_wave
@@ -189,6 +215,48 @@ cdef void group_rows_inner(
             r += rows
 
 
+cdef void group_weighted(
+    Grid *g, State out, State spare, Py_ssize_t row, Py_ssize_t end, Py_ssize_t col,
+    Py_ssize_t cols, double *work, char *gathered
+) noexcept nogil:
+    """The same of either form, with weights."""
+    cdef Py_ssize_t c, r, rows, stride, redone
+    cdef Py_ssize_t width = 1 if g.inner else cols
+    cdef void *x
+    cdef const double *weights
+    cdef State to
+    c = 0
+    while c < cols:
+        redone = 0
+        r = row
+        while r < end:
+            rows = min(g.block, end - r)
+            weights = g.weights + r
+            x = block_address(&g.view, g.inner, r, rows, col + c, width, &stride)
+            if x == NULL:
+                block_copy(
+                    &g.view, gathered, g.inner, r, rows, col + c, width, False)
+                x = gathered
+                stride = width
+            to = state_at(out, c) if r == row else spare
+            if g.inner and g.is_float:
+                kernels.weighted_rows_f32(to, <float *>x, rows, weights, work)
+            elif g.inner:
+                kernels.weighted_rows_f64(to, <double *>x, rows, weights, work)
+            elif g.is_float:
+                redone = kernels.weighted_cols_f32(
+                    to, <float *>x, stride, rows, cols, weights, work,
+                    2 * redone > cols)
+            else:
+                redone = kernels.weighted_cols_f64(
+                    to, <double *>x, stride, rows, cols, weights, work,
+                    2 * redone > cols)
+            if r > row:
+                kernels.merge(state_at(out, c), spare, width)
+            r += rows
+        c += width
+
+
 cdef void do_group(
     Grid *g, State out, Py_ssize_t group, Py_ssize_t tile, int worker
 ) noexcept nogil:
@@ -198,7 +266,11 @@ cdef void do_group(
     cdef Py_ssize_t cols = min(g.tile, g.n_cols - col)
     cdef State spare = state_at(g.block_state, worker * g.tile)
     cdef char *gathered = g.gathered + worker * <Py_ssize_t>BLOCK_BYTES
-    if g.inner:
+    if g.weights != NULL:
+        group_weighted(
+            g, out, spare, row, end, col, cols,
+            g.work + worker * <Py_ssize_t>FANIN_MOMENTS_WORK, gathered)
+    elif g.inner:
         group_rows_inner(g, out, spare, row, end, col, cols, gathered)
     else:
         group_columns_inner(
@@ -215,7 +287,7 @@ cdef void wave_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
         total = state_at(g.total, tile * g.tile)
         out = state_at(g.partial, worker * g.tile)
         for group in range(g.first, g.first + g.n_wave):
-            if group == 0:
+            if group == 0 and not g.resume:
                 do_group(g, total, 0, tile, worker)
             else:
                 do_group(g, out, group, tile, worker)
@@ -223,15 +295,15 @@ cdef void wave_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     else:
         group = i // g.n_tiles
         tile = i % g.n_tiles
-        if g.first + group == 0:
+        if g.first + group == 0 and not g.resume:
             out = g.total
         else:
             out = state_at(g.partial, group * g.n_cols)
         do_group(g, state_at(out, tile * g.tile), g.first + group, tile, worker)
 
 
-cdef State lay_state(char **place, Py_ssize_t n) noexcept nogil:
-    """Six arrays of n, cut from memory at `place`, which moves on."""
+cdef State lay_state(char **place, Py_ssize_t n, bint weighted) noexcept nogil:
+    """Six or eight arrays of n, cut from memory at `place`, which moves on."""
     cdef State s
     s.n = <double *>place[0]
     s.hi = s.n + n
@@ -240,6 +312,12 @@ cdef State lay_state(char **place, Py_ssize_t n) noexcept nogil:
     s.m2l = s.m2 + n
     s.e = <int32_t *>(s.m2l + n)
     place[0] += n * 40 + (n * 4 + 7) // 8 * 8
+    s.nl = NULL
+    s.miss = NULL
+    if weighted:
+        s.nl = <double *>place[0]
+        s.miss = s.nl + n
+        place[0] += n * 16
     return s
 
 
@@ -249,6 +327,7 @@ cdef int run(Grid *g, int n_threads) noexcept nogil:
     cdef int status = 0
     cdef Py_ssize_t wave, slots, i, tiles
     cdef Py_ssize_t workers = n_threads
+    cdef Py_ssize_t size = 48 if g.weights == NULL else 64
     cdef char *memory
     cdef char *place
     if g.n_rows * g.n_cols <= SMALL:
@@ -261,15 +340,15 @@ cdef int run(Grid *g, int n_threads) noexcept nogil:
     else:
         wave = max(PARTIAL_BYTES // (44 * g.n_cols), 2 * workers)
         wave = min(wave, g.n_groups)
-        slots = wave * g.n_cols if g.n_groups > 1 else 0
+        slots = wave * g.n_cols if g.n_groups > 1 or g.resume else 0
     memory = <char *>malloc(
-        <size_t>(slots * 48 + workers * g.tile * 48 + 64
+        <size_t>(slots * size + workers * g.tile * size + 64
                  + workers * (8 * <Py_ssize_t>FANIN_MOMENTS_WORK + BLOCK_BYTES)))
     if memory == NULL:
         return -2
     place = memory
-    g.partial = lay_state(&place, slots)
-    g.block_state = lay_state(&place, workers * g.tile)
+    g.partial = lay_state(&place, slots, g.weights != NULL)
+    g.block_state = lay_state(&place, workers * g.tile, g.weights != NULL)
     g.work = <double *>place
     g.gathered = place + workers * 8 * <Py_ssize_t>FANIN_MOMENTS_WORK
     call_begin(&call, <int>workers)
@@ -279,7 +358,7 @@ cdef int run(Grid *g, int n_threads) noexcept nogil:
         tiles = g.n_tiles if g.sweep else g.n_tiles * g.n_wave
         status = parallel_for(&call, wave_task, g, tiles)
         if not g.sweep and status == 0:
-            for i in range(1 if g.first == 0 else 0, g.n_wave):
+            for i in range(0 if g.first > 0 or g.resume else 1, g.n_wave):
                 kernels.merge(g.total, state_at(g.partial, i * g.n_cols), g.n_cols)
         g.first += g.n_wave
     free(memory)
@@ -295,11 +374,41 @@ cdef State state_of(double[:, ::1] state, int32_t[::1] exponent) noexcept:
     s.m2 = s.n + 3 * n
     s.m2l = s.n + 4 * n
     s.e = &exponent[0]
+    s.nl = s.n + 5 * n if state.shape[0] > 5 else NULL
+    s.miss = s.n + 6 * n if state.shape[0] > 6 else NULL
     return s
 
 
 cdef Py_ssize_t s_size(int32_t[::1] exponent) noexcept:
     return exponent.shape[0]
+
+
+cdef int grid_init(Grid *g, X, axes) except -1:
+    """Fill in the table of X and its grid, for no weights and an empty total."""
+    cdef Array a
+    cdef char reduced[64]
+    cdef int order[64]
+    cdef View *view = &a.view
+    cdef const Py_ssize_t *strides = a.strides
+    array_init(&a, X)
+    g.n_rows = reduced_init(reduced, &a, axes)
+    g.n_cols = X.size // max(1, g.n_rows)
+    axis_order(order, a.nd, a.strides)
+    views_build(&view, 1, a.nd, order, a.shape, &strides, reduced)
+    g.view = a.view
+    g.is_float = a.view.type == FANIN_F32 or a.view.type == FANIN_F16
+    g.weights = NULL
+    g.resume = False
+    lay_grid(g)
+    return 0
+
+
+cdef int check_status(int status) except -1:
+    if status == -1:
+        raise_pending()
+    if status == -2:
+        raise MemoryError("moments: no memory for partial results")
+    return 0
 
 
 def moments_forward(state, exponent, X, axes, int n_threads):
@@ -315,50 +424,77 @@ def moments_forward(state, exponent, X, axes, int n_threads):
         The axes to reduce, not negative.
     n_threads : int
     """
-    cdef Array a
     cdef Grid g
-    cdef char reduced[64]
-    cdef int order[64]
-    cdef View *view = &a.view
-    cdef const Py_ssize_t *strides = a.strides
     cdef int status
-    array_init(&a, X)
-    g.n_rows = reduced_init(reduced, &a, axes)
-    g.n_cols = exponent.shape[0]
-    axis_order(order, a.nd, a.strides)
-    views_build(&view, 1, a.nd, order, a.shape, &strides, reduced)
-    g.view = a.view
-    g.is_float = a.view.type == FANIN_F32 or a.view.type == FANIN_F16
+    grid_init(&g, X, axes)
     g.total = state_of(state, exponent)
     with nogil:
-        lay_grid(&g)
         status = run(&g, n_threads)
-    if status == -1:
-        raise_pending()
-    if status == -2:
-        raise MemoryError("moments: no memory for partial results")
+    check_status(status)
+
+
+def moments_update(
+    state, exponent, X, axes, const double[::1] weights, int n_threads
+):
+    """Merge the moments of X over `axes` into `state` and `exponent`.
+
+    Parameters
+    ----------
+    state : array of shape (5, n_columns), (6, ...) or (7, ...), float64 # IN, OUT
+        Six rows or seven where there are weights, or ever were; the seventh grows by
+        the number of NaN of positive weight. Left in part if interrupted.
+    exponent : array of shape (n_columns,), int32                      # IN, OUT
+        Columns are numbered as `_source.column_order` says.
+    X : array of a real dtype, not empty                               # IN
+    axes : sequence of int
+        The axes to reduce, not negative.
+    weights : array of shape (n_rows,) or None                         # IN
+        Finite, not negative; the rows are numbered as `_source.row_order` says.
+    n_threads : int
+    """
+    cdef Grid g
+    cdef int status
+    grid_init(&g, X, axes)
+    g.total = state_of(state, exponent)
+    g.resume = True
+    if weights is not None:
+        g.weights = &weights[0]
+    with nogil:
+        status = run(&g, n_threads)
+    check_status(status)
+
+
+def first_bad_weight(const double[::1] weights):
+    """Return the index of the first weight that is negative or not finite, or -1.
+
+    Parameters
+    ----------
+    weights : array of shape (n_rows,), float64                        # IN
+    """
+    cdef Py_ssize_t i, j, n = weights.shape[0]
+    cdef Py_ssize_t found = -1
+    cdef bint good = True
+    with nogil:
+        for i in range(0, n, 1024):
+            for j in range(i, min(i + 1024, n)):
+                good = good & (weights[j] >= 0.0) & (weights[j] < INFINITY)
+            if not good:
+                for j in range(i, n):
+                    if not (0.0 <= weights[j] < INFINITY):
+                        found = j
+                        break
+                break
+    return found
 
 
 def group_rows(X, axes):
     """Return how many rows a group of X has over `axes`: the step of the block grid.
 
-    Moments of chunks of any multiple of it, each merged into a total in order, have
-    the bits of the moments of the whole.
+    Updates with chunks of any multiple of it, in order, and with a last one of any
+    size, give the bits of the moments of the whole.
     """
-    cdef Array a
     cdef Grid g
-    cdef char reduced[64]
-    cdef int order[64]
-    cdef View *view = &a.view
-    cdef const Py_ssize_t *strides = a.strides
-    array_init(&a, X)
-    g.n_rows = reduced_init(reduced, &a, axes)
-    g.n_cols = X.size // max(1, g.n_rows)
-    axis_order(order, a.nd, a.strides)
-    views_build(&view, 1, a.nd, order, a.shape, &strides, reduced)
-    g.view = a.view
-    g.is_float = a.view.type == FANIN_F32 or a.view.type == FANIN_F16
-    lay_grid(&g)
+    grid_init(&g, X, axes)
     return g.group
 
 
@@ -379,13 +515,16 @@ def moments_finish(var, std, state, exponent, double ddof):
     cdef double[::1] d = std
     cdef Py_ssize_t i
     cdef Py_ssize_t n = s_size(exponent)
-    cdef double value
+    cdef double value, rest
     cdef bint scaled = False
     with nogil:
         for i in range(n):
             value = NAN
-            if s.n[i] > ddof:
-                value = (s.m2[i] + s.m2l[i]) / (s.n[i] - ddof)
+            rest = s.n[i] - ddof
+            if s.nl != NULL:
+                rest += s.nl[i]
+            if rest > 0.0:
+                value = (s.m2[i] + s.m2l[i]) / rest
             v[i] = value
             d[i] = sqrt(value)
             if s.e[i] != 0:
@@ -400,11 +539,12 @@ def moments_merge(state, exponent, state_b, exponent_b):
 
     Parameters
     ----------
-    state, exponent : as in `moments_forward`                          # IN, OUT
-    state_b, exponent_b : the same of other data, same shapes          # IN
+    state, exponent : as in `moments_update`                           # IN, OUT
+        With six rows, if the other has.
+    state_b, exponent_b : the same of other data                       # IN
     """
     cdef State a = state_of(state, exponent)
     cdef State b = state_of(state_b, exponent_b)
-    cdef Py_ssize_t n = exponent.shape[0]
+    cdef Py_ssize_t n = s_size(exponent)
     with nogil:
         kernels.merge(a, b, n)

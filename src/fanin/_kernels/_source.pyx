@@ -59,3 +59,18 @@ def column_order(X, axes):
     reduced_init(reduced, &a, axes)
     axis_order(order, a.nd, a.strides)
     return tuple([order[i] for i in range(a.nd) if not reduced[order[i]]])
+
+
+def row_order(X, axes):
+    """Return the reduced axes of X in the order in which the kernels number rows.
+
+    As `column_order`: the axis of the largest stride comes first.
+    """
+    cdef Array a
+    cdef char reduced[64]
+    cdef int order[64]
+    cdef int i
+    array_init(&a, X)
+    reduced_init(reduced, &a, axes)
+    axis_order(order, a.nd, a.strides)
+    return tuple([order[i] for i in range(a.nd) if reduced[order[i]]])

@@ -13,7 +13,9 @@
  * c) Merging (their eq. 2.1, for unequal sizes), d = mean_b - mean_a, n = n_a + n_b:
  *        mean = mean_a + d n_b/n,    M2 = M2_a + M2_b + d^2 n_a n_b/n,
  *    with the mean in two words and M2 with the rounding errors of its additions
- *    (Knuth's two-sum), so that thousands of blocks cost no digits.
+ *    (Knuth's two-sum), so that thousands of blocks cost no digits. The mean is
+ *    reached from that of the heavier side, mean_b - d n_a/n if n_a < n_b: the step
+ *    is small then, and with it its rounding error, also after an outlier.
  * d) Compute fast, look at the result, redo the rare column. A NaN or infinity, or
  *    squares that overflow, leave a sum that is not finite; squares that underflow
  *    leave a tiny one with a tiny mean. Such columns are computed again by
@@ -21,9 +23,17 @@
  *    magnitude is in [1/2, 1), and stores the exponent with the result.
  * e) Columns are vectorized over (x's rows are contiguous). Narrow contiguous
  *    matrices are read as `stack` rows laid end to end, and the sums folded.
+ * f) Weights: the same sums with w in front, n = sum w. (West 1979, "Updating mean and
+ *    variance estimates: an improved method", is the merge with n_b = w.) A sum of
+ *    weights is rounded where a count is not, so n has a second word; and rows are
+ *    taken 256 at a time, so that no more than some hundred additions follow each
+ *    other. A product is (w d) d: a row of weight 0 counts for nothing unless d is
+ *    NaN or infinite, and then the column is redone by weighted_careful, which
+ *    passes over such rows. Weights near the ends of a double's range are scaled by
+ *    a power of two of their own.
  *
  * Cost: two passes over a block, the second from cache: one read of memory. Per
- * element 2 operations, then 4.
+ * element 2 operations, then 4; with weights 3, then 5.
  */
 #include "moments.h"
 
@@ -39,6 +49,10 @@
 #define TINY_MEAN 1e-100
 #define TINY_M2 1e-200
 #define HUGE_M2 1e290
+/* Sums of weights outside of these, and smaller weights, are scaled. A mean of
+ * TINY_MEAN has an ulp of 1e-116, whose square times LEAST_WEIGHT is in range. */
+#define LEAST_WEIGHT 1e-30
+#define MOST_WEIGHT 1e100
 
 /* A value's scaled distance from `s`; a NaN counts for nothing. */
 #define KNOWN(x, scale, s) \
@@ -155,6 +169,107 @@ static void state_from_sums(fanin_state out, double mean, double sum, double squ
     }
 }
 
+/* Store a mean of (hi + lo) 2^e and an M2 of (m2 + m2l) 2^2g with one exponent: 0, if
+ * that leaves both their digits; else the one that M2 needs. */
+static void state_store(fanin_state out, double hi, double lo, double m2, double m2l,
+                        int e, int g)
+{
+    int f = 0;
+    if (m2 == 0.0) {
+        g = 0;
+    } else if (e >= 300 || g >= 300 || g <= -450 || (e <= -300 && g <= -300)) {
+        f = g > e - 900 ? g : e - 900;
+        f = f < -1000 ? -1000 : f;      /* 2^1000 is still a double */
+    }
+    *out.hi = ldexp(hi, e - f);
+    *out.lo = ldexp(lo, e - f);
+    *out.m2 = ldexp(m2, 2 * (g - f));
+    *out.m2l = ldexp(m2l, 2 * (g - f));
+    *out.e = f;
+}
+
+/* Half the exponent of a number that 2^-2k brings near 1; 0 for ordinary ones. */
+static int half_exponent(double value)
+{
+    int e;
+    if (value >= LEAST_WEIGHT && value <= MOST_WEIGHT) {
+        return 0;
+    }
+    frexp(value, &e);
+    return e < -1000 ? -500 : e / 2;        /* 2^1000 is still a double */
+}
+
+/* The sum of weights in two words, the smallest that is not 0, and whether the fast
+ * path's products of them stay in range. */
+static int weights_sum(const double *FANIN_RESTRICT weight, ptrdiff_t rows, double *hi,
+                       double *lo)
+{
+    double sum[8] = {0}, lost[8] = {0}, least[8];
+    fill(least, 8, INFINITY);
+    for (ptrdiff_t i = 0; i < rows; i += 8) {
+        double w[8] = {0};
+        memcpy(w, weight + i, sizeof *w * (size_t)(rows - i < 8 ? rows - i : 8));
+        for (int l = 0; l < 8; l++) {
+            double s, e, positive = w[l] > 0.0 ? w[l] : INFINITY;
+            two_sum(sum[l], w[l], &s, &e);
+            sum[l] = s;
+            lost[l] += e;
+            least[l] = positive < least[l] ? positive : least[l];
+        }
+    }
+    *hi = *lo = 0.0;
+    double smallest = INFINITY;
+    for (int l = 0; l < 8; l++) {
+        double s, e;
+        two_sum(*hi, sum[l], &s, &e);
+        *hi = s;
+        *lo += lost[l] + e;
+        smallest = least[l] < smallest ? least[l] : smallest;
+    }
+    two_sum(*hi, *lo, hi, lo);
+    return smallest >= LEAST_WEIGHT && *hi <= MOST_WEIGHT;
+}
+
+/* As finish_fast. */
+static ptrdiff_t weighted_finish(fanin_state out, const double *FANIN_RESTRICT mean,
+                                 const double *FANIN_RESTRICT sum,
+                                 const double *FANIN_RESTRICT square, double n,
+                                 double nl, ptrdiff_t cols, int underflow)
+{
+    int64_t marks = 0;
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        double part = sum[c] / n;
+        double hi, lo, m2 = square[c] - sum[c] * part;
+        two_sum(mean[c], part, &hi, &lo);
+        int64_t redo = (!(square[c] <= HUGE_M2))
+                       | (underflow & (square[c] < TINY_M2) & (fabs(hi) < TINY_MEAN));
+        out.n[c] = n;
+        out.nl[c] = nl;
+        out.miss[c] = 0.0;
+        out.hi[c] = hi;
+        out.lo[c] = lo;
+        out.m2[c] = m2 > 0.0 ? m2 : 0.0;
+        out.m2l[c] = 0.0;
+        out.e[c] = redo ? STATE_REDO : 0;
+        marks += redo;
+    }
+    return (ptrdiff_t)marks;
+}
+
+/* How many rows are summed before their sum is added to that of the others, and how
+ * many columns are redone at a time. */
+#define WEIGHTED_ROWS 256
+#define CAREFUL_COLUMNS 256
+
+/* total += part, which is cleared. */
+static void flush(double *FANIN_RESTRICT total, double *FANIN_RESTRICT part, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        total[i] += part[i];
+        part[i] = 0.0;
+    }
+}
+
 #define T float
 #define NAME(x) x##_f32
 #define SHIFTED 0
@@ -177,44 +292,42 @@ static inline void merge_formula(double *n, double *hi, double *lo, double *m2,
                                  double qa, double ra, double nb, double hb, double lb,
                                  double qb, double rb)
 {
-    double total = na + nb, weight = nb / total;
-    double d = (hb - ha) + (lb - la);
+    double total = na + nb, small = na < nb ? na : nb, weight = small / total;
+    double d = (hb - ha) + (lb - la), step = d * weight;
     double sum, error, square, lost, more, lost2;
-    two_sum(ha, d * weight, &sum, &error);
-    error += la;
+    two_sum(na < nb ? hb : ha, na < nb ? -step : step, &sum, &error);
+    error += na < nb ? lb : la;
     *n = total;
     *hi = sum + error;
     *lo = error - (*hi - sum);
     two_sum(qa, qb, &square, &lost);
-    more = d * (d * (na * weight));
+    more = d * (d * ((na < nb ? nb : na) * weight));
     two_sum(square, more, &square, &lost2);
     *m2 = square;
     *m2l = (ra + rb) + (lost + lost2);
 }
 
-static int exponent_of(double value, int e, int half)
+#define NO_EXPONENT (-5000)      /* below any that occurs */
+
+/* g such that |value| 2^e is 2^g to a factor of 2; half of g, if `root`. */
+static int exponent_of(double value, int e, int root)
 {
     int own;
     if (value == 0.0) {
-        return -5000;
+        return NO_EXPONENT;
     }
     frexp(value, &own);
-    return e + (half ? (own + 1) / 2 : own);
+    return e + (root ? (own + 1) / 2 : own);
 }
+
+static int larger(int a, int b) { return a > b ? a : b; }
 
 /* One column with empty sides, exponents, infinities or results out of range. */
 static void merge_careful(fanin_state a, fanin_state b)
 {
-    if (*b.n == 0.0) {
-        return;
-    }
-    if (*a.n == 0.0) {
-        *a.n = *b.n, *a.hi = *b.hi, *a.lo = *b.lo;
-        *a.m2 = *b.m2, *a.m2l = *b.m2l, *a.e = *b.e;
-        return;
-    }
     if (isnan(*a.m2) || isnan(*b.m2)) {
-        /* An infinity on either side: the mean is the infinite sum, or NaN. */
+        /* An infinity on either side: the mean is the infinite sum, or NaN. (Or a NaN
+         * that was to spread; then n may be 0.) */
         *a.hi = isnan(*a.m2) && isnan(*b.m2) ? *a.hi + *b.hi
                 : isnan(*a.m2)               ? *a.hi
                                              : *b.hi;
@@ -224,29 +337,42 @@ static void merge_careful(fanin_state a, fanin_state b)
         *a.e = 0;
         return;
     }
-    int e = exponent_of(*a.hi, *a.e, 0), other = exponent_of(*b.hi, *b.e, 0);
-    e = other > e ? other : e;
-    other = exponent_of(*a.m2, *a.e, 1);
-    e = other > e ? other : e;
-    other = exponent_of(*b.m2, *b.e, 1);
-    e = other > e ? other : e;
-    if (e == -5000) {       /* zeros only */
-        *a.n += *b.n;
+    if (*b.n == 0.0) {
         return;
     }
-    e = e < -1000 ? -1000 : e;
-    int p = *a.e - e, q = *b.e - e;
-    merge_formula(a.n, a.hi, a.lo, a.m2, a.m2l, *a.n, ldexp(*a.hi, p), ldexp(*a.lo, p),
-                  ldexp(*a.m2, 2 * p), ldexp(*a.m2l, 2 * p), *b.n, ldexp(*b.hi, q),
-                  ldexp(*b.lo, q), ldexp(*b.m2, 2 * q), ldexp(*b.m2l, 2 * q));
-    *a.e = e;
-    if (e > -300 && e < 300) {
-        *a.hi = ldexp(*a.hi, e);
-        *a.lo = ldexp(*a.lo, e);
-        *a.m2 = ldexp(*a.m2, 2 * e);
-        *a.m2l = ldexp(*a.m2l, 2 * e);
-        *a.e = 0;
+    if (*a.n == 0.0) {
+        *a.n = *b.n, *a.hi = *b.hi, *a.lo = *b.lo;
+        *a.m2 = *b.m2, *a.m2l = *b.m2l, *a.e = *b.e;
+        return;
     }
+    int e = larger(exponent_of(*a.hi, *a.e, 0), exponent_of(*b.hi, *b.e, 0));
+    double ha = ldexp(*a.hi, *a.e - e), hb = ldexp(*b.hi, *b.e - e);
+    double la = ldexp(*a.lo, *a.e - e), lb = ldexp(*b.lo, *b.e - e);
+    /* n_a n_b / n, times 2^-2k. */
+    double na = *a.n, nb = *b.n, total = na + nb;
+    double small = na < nb ? na : nb, large = na < nb ? nb : na;
+    int k = half_exponent(small);
+    double share = ldexp(small, -2 * k) * (large / total);
+    double d = (hb - ha) + (lb - la), sum, error, square, lost, more, lost2;
+    /* M2 in units of 2^2g. */
+    int g = larger(exponent_of(*a.m2, *a.e, 1), exponent_of(*b.m2, *b.e, 1));
+    g = larger(g, exponent_of(d, e + k, 0));
+    double step = d * (small / total);
+    two_sum(na < nb ? hb : ha, na < nb ? -step : step, &sum, &error);
+    error += na < nb ? lb : la;
+    ha = sum + error;
+    la = error - (ha - sum);
+    *a.n = total;
+    if (g == NO_EXPONENT) {      /* equal constants */
+        state_store(a, ha, la, 0.0, 0.0, e, 0);
+        return;
+    }
+    d = ldexp(d, e + k - g);
+    more = d * (d * share);
+    two_sum(ldexp(*a.m2, 2 * (*a.e - g)), ldexp(*b.m2, 2 * (*b.e - g)), &square, &lost);
+    double rest = ldexp(*a.m2l, 2 * (*a.e - g)) + ldexp(*b.m2l, 2 * (*b.e - g));
+    two_sum(square, more, &square, &lost2);
+    state_store(a, ha, la, square, rest + (lost + lost2), e, g);
 }
 
 #define CHUNK 128
@@ -255,12 +381,13 @@ static void merge_careful(fanin_state a, fanin_state b)
 static inline int64_t out_of_range(double na, double ha, double nb, double hb, double h,
                                    double q)
 {
-    return (na == 0.0) | (nb == 0.0) | (!(q <= HUGE_M2))
+    return (na < LEAST_WEIGHT) | (nb < LEAST_WEIGHT) | (!(na + nb <= MOST_WEIGHT))
+           | (!(q <= HUGE_M2))
            | ((q < TINY_M2) & (fabs(h) < TINY_MEAN)
               & ((ha != 0.0) | (hb != 0.0) | (q != 0.0)));
 }
 
-static void merge(fanin_state a, fanin_state b, ptrdiff_t n)
+static void merge_columns(fanin_state a, fanin_state b, ptrdiff_t n)
 {
     double cn[CHUNK], ch[CHUNK], cl[CHUNK], cq[CHUNK], cr[CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
@@ -304,10 +431,39 @@ static void merge(fanin_state a, fanin_state b, ptrdiff_t n)
     }
 }
 
+static void merge(fanin_state a, fanin_state b, ptrdiff_t n)
+{
+    if (a.nl == NULL) {
+        merge_columns(a, b, n);
+        return;
+    }
+    double na[CHUNK];
+    for (ptrdiff_t start = 0; start < n; start += CHUNK) {
+        ptrdiff_t size = n - start < CHUNK ? n - start : CHUNK;
+        fanin_state to = fanin_state_at(a, start), from = fanin_state_at(b, start);
+        memcpy(na, to.n, sizeof *na * (size_t)size);
+        merge_columns(to, from, size);
+        for (ptrdiff_t c = 0; c < size; c++) {
+            double sum, error;
+            two_sum(na[c], from.n[c], &sum, &error);
+            error += to.nl[c] + (from.nl == NULL ? 0.0 : from.nl[c]);
+            to.n[c] = sum + error;
+            to.nl[c] = error - (to.n[c] - sum);
+        }
+        for (ptrdiff_t c = 0; to.miss != NULL && from.miss != NULL && c < size; c++) {
+            to.miss[c] += from.miss[c];
+        }
+    }
+}
+
 const struct fanin_moments FANIN_AT_LEVEL(fanin_moments) = {
     .cols_f32 = cols_f32,
     .cols_f64 = cols_f64,
     .rows_f32 = rows_f32,
     .rows_f64 = rows_f64,
+    .weighted_cols_f32 = weighted_cols_f32,
+    .weighted_cols_f64 = weighted_cols_f64,
+    .weighted_rows_f32 = weighted_rows_f32,
+    .weighted_rows_f64 = weighted_rows_f64,
     .merge = merge,
 };

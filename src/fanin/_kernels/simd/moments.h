@@ -9,10 +9,13 @@
 #define FANIN_MOMENTS_WORK (7 * FANIN_MOMENTS_WIDTH)
 
 /* Per column: `n` values that are not NaN; their mean (hi + lo) 2^e; the sum of
- * their squared deviations from it, (m2 + m2l) 2^2e. e is 0 for ordinary data. */
+ * their squared deviations from it, (m2 + m2l) 2^2e. e is 0 for ordinary data.
+ * With weights, n is the sum of those of the values that are not NaN, nl what n has
+ * no room for, and `miss` counts the NaN of positive weight; both may be NULL. */
 typedef struct {
     double *n, *hi, *lo, *m2, *m2l;
     int32_t *e;
+    double *nl, *miss;
 } fanin_state;
 
 struct fanin_moments {
@@ -28,13 +31,27 @@ struct fanin_moments {
     /* The same of one contiguous column. */
     void (*rows_f32)(fanin_state out, const float *x, ptrdiff_t rows);
     void (*rows_f64)(fanin_state out, const double *x, ptrdiff_t rows);
+    /* The same with a weight per row, all finite and >= 0; `out` has nl and miss. */
+    ptrdiff_t (*weighted_cols_f32)(fanin_state out, const float *x, ptrdiff_t stride,
+                                   ptrdiff_t rows, ptrdiff_t cols, const double *weight,
+                                   double *work, int careful);
+    ptrdiff_t (*weighted_cols_f64)(fanin_state out, const double *x, ptrdiff_t stride,
+                                   ptrdiff_t rows, ptrdiff_t cols, const double *weight,
+                                   double *work, int careful);
+    void (*weighted_rows_f32)(fanin_state out, const float *x, ptrdiff_t rows,
+                              const double *weight, double *work);
+    void (*weighted_rows_f64)(fanin_state out, const double *x, ptrdiff_t rows,
+                              const double *weight, double *work);
     /* a := the moments of a's and b's values together, for n columns. */
     void (*merge)(fanin_state a, fanin_state b, ptrdiff_t n);
 };
 
 static inline fanin_state fanin_state_at(fanin_state s, ptrdiff_t i)
 {
-    fanin_state moved = {s.n + i, s.hi + i, s.lo + i, s.m2 + i, s.m2l + i, s.e + i};
+    fanin_state moved = {s.n + i,   s.hi + i, s.lo + i,
+                         s.m2 + i,  s.m2l + i, s.e + i,
+                         s.nl == NULL ? NULL : s.nl + i,
+                         s.miss == NULL ? NULL : s.miss + i};
     return moved;
 }
 

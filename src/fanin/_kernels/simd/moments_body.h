@@ -271,3 +271,250 @@ static void NAME(rows)(fanin_state out, const T *x, ptrdiff_t rows)
         NAME(careful_cols)(out, x, 1, rows, 1, 16, work);
     }
 }
+
+/* --- With a weight per row ----------------------------------------------------- */
+
+/* acc[c] += sum over rows of weight[r] (x[r, c] - shift[c]). */
+static void NAME(weighted_add_rows)(double *FANIN_RESTRICT acc,
+                                    const T *FANIN_RESTRICT x, ptrdiff_t stride,
+                                    ptrdiff_t rows, ptrdiff_t w,
+                                    const double *FANIN_RESTRICT weight,
+                                    const double *FANIN_RESTRICT shift)
+{
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+        const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
+        double w0 = weight[r], w1 = weight[r + 1], w2 = weight[r + 2];
+        double w3 = weight[r + 3];
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double s = shift[c];
+            acc[c] += (w0 * ((double)x0[c] - s) + w1 * ((double)x1[c] - s))
+                      + (w2 * ((double)x2[c] - s) + w3 * ((double)x3[c] - s));
+        }
+    }
+    for (; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            acc[c] += weight[r] * ((double)x[c] - shift[c]);
+        }
+    }
+}
+
+/* sum[c] += sum of w d, square[c] += sum of w d^2, where d = x[r, c] - mean[c]. */
+static void NAME(weighted_add_squares)(double *FANIN_RESTRICT sum,
+                                       double *FANIN_RESTRICT square,
+                                       const T *FANIN_RESTRICT x, ptrdiff_t stride,
+                                       ptrdiff_t rows, ptrdiff_t w,
+                                       const double *FANIN_RESTRICT weight,
+                                       const double *FANIN_RESTRICT mean)
+{
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+        const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
+        double w0 = weight[r], w1 = weight[r + 1], w2 = weight[r + 2];
+        double w3 = weight[r + 3];
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double m = mean[c];
+            double a = (double)x0[c] - m, b = (double)x1[c] - m;
+            double p = (double)x2[c] - m, q = (double)x3[c] - m;
+            double wa = w0 * a, wb = w1 * b, wp = w2 * p, wq = w3 * q;
+            sum[c] += (wa + wb) + (wp + wq);
+            square[c] += (wa * a + wb * b) + (wp * p + wq * q);
+        }
+    }
+    for (; r < rows; r++, x += stride) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double a = (double)x[c] - mean[c], wa = weight[r] * a;
+            sum[c] += wa;
+            square[c] += wa * a;
+        }
+    }
+}
+
+/* Columns of a block with NaN, infinities, squares out of range or weights near the
+ * ends of a double's range. At most CAREFUL_COLUMNS of them. */
+static void NAME(weighted_careful)(fanin_state out, const T *x, ptrdiff_t stride,
+                                   ptrdiff_t rows, ptrdiff_t cols, const double *weight,
+                                   double *work)
+{
+    double *top = work, *low = top + cols, *factor = low + cols;
+    double *scale = factor + cols, *mean = scale + cols, *sum = mean + cols;
+    double *square = sum + cols, *part = square + cols, *part2 = part + cols;
+    fill(top, cols, -INFINITY);
+    fill(low, cols, INFINITY);
+    fill(factor, cols, 0.0);        /* the largest weight, then a power of two */
+    fill(out.n, cols, 0.0);
+    fill(out.nl, cols, 0.0);
+    fill(out.miss, cols, 0.0);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const T *row = x + r * stride;
+        double u = weight[r];
+        for (ptrdiff_t c = 0; u > 0.0 && c < cols; c++) {
+            double v = (double)row[c];
+            double known = v == v ? u : 0.0;
+            out.miss[c] += v == v ? 0.0 : 1.0;
+            factor[c] = known > factor[c] ? known : factor[c];
+            top[c] = v > top[c] ? v : top[c];
+            low[c] = v < low[c] ? v : low[c];
+        }
+    }
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        state_from_range(fanin_state_at(out, c), factor[c], top[c], low[c], &scale[c],
+                         &mean[c]);
+        factor[c] = factor[c] > 0.0 ? ldexp(1.0, -2 * half_exponent(factor[c])) : 1.0;
+        out.n[c] = 0.0;
+    }
+    fill(sum, cols, 0.0);
+    fill(part, cols, 0.0);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const T *row = x + r * stride;
+        for (ptrdiff_t c = 0; weight[r] > 0.0 && c < cols; c++) {
+            double v = (double)row[c], u = v == v ? weight[r] * factor[c] : 0.0;
+            double n, lost;
+            two_sum(out.n[c], u, &n, &lost);
+            out.n[c] = n;
+            out.nl[c] += lost;
+            part[c] += u * KNOWN(v, scale[c], mean[c]);
+        }
+        if (r % WEIGHTED_ROWS == WEIGHTED_ROWS - 1 || r == rows - 1) {
+            flush(sum, part, cols);
+        }
+    }
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        mean[c] += out.n[c] > 0.0 ? sum[c] / out.n[c] : 0.0;
+    }
+    fill(sum, cols, 0.0);
+    fill(square, cols, 0.0);
+    fill(part2, cols, 0.0);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const T *row = x + r * stride;
+        for (ptrdiff_t c = 0; weight[r] > 0.0 && c < cols; c++) {
+            double v = (double)row[c], u = v == v ? weight[r] * factor[c] : 0.0;
+            double a = KNOWN(v, scale[c], mean[c]), wa = u * a;
+            part[c] += wa;
+            part2[c] += wa * a;
+        }
+        if (r % WEIGHTED_ROWS == WEIGHTED_ROWS - 1 || r == rows - 1) {
+            flush(sum, part, cols);
+            flush(square, part2, cols);
+        }
+    }
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        fanin_state at = fanin_state_at(out, c);
+        double n = *at.n, shift, hi, lo;
+        int k;
+        frexp(factor[c], &k);
+        k = (1 - k) / 2;            /* factor = 2^-2k */
+        two_sum(n, *at.nl, at.n, at.nl);
+        *at.n = ldexp(*at.n, 2 * k);
+        *at.nl = ldexp(*at.nl, 2 * k);
+        if (*at.e == STATE_DONE) {
+            *at.e = 0;
+            continue;
+        }
+        shift = sum[c] / n;
+        two_sum(mean[c], shift, &hi, &lo);
+        double m2 = square[c] - sum[c] * shift;
+        state_store(at, hi, lo, m2 > 0.0 ? m2 : 0.0, 0.0, *at.e, *at.e + k);
+    }
+}
+
+static ptrdiff_t NAME(weighted_cols)(fanin_state out, const T *x, ptrdiff_t stride,
+                                     ptrdiff_t rows, ptrdiff_t cols,
+                                     const double *weight, double *work, int careful)
+{
+    ptrdiff_t first = 0, redo = cols;
+    double n, nl;
+    int ordinary = weights_sum(weight, rows, &n, &nl);
+    if (n > 0.0 && ordinary && !careful) {
+        double *mean = work, *sum = mean + cols, *square = sum + cols;
+        double *part = square + cols, *part2 = part + cols;
+        while (weight[first] == 0.0) {
+            first++;
+        }
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            mean[c] = (double)x[first * stride + c];
+        }
+        fill(sum, cols, 0.0);
+        fill(part, cols, 0.0);
+        for (ptrdiff_t r = first; r < rows; r += WEIGHTED_ROWS) {
+            ptrdiff_t some = rows - r < WEIGHTED_ROWS ? rows - r : WEIGHTED_ROWS;
+            NAME(weighted_add_rows)(part, x + r * stride, stride, some, cols,
+                                    weight + r, mean);
+            flush(sum, part, cols);
+        }
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            mean[c] += sum[c] / n;
+        }
+        fill(sum, cols, 0.0);
+        fill(square, cols, 0.0);
+        fill(part2, cols, 0.0);
+        for (ptrdiff_t r = first; r < rows; r += WEIGHTED_ROWS) {
+            ptrdiff_t some = rows - r < WEIGHTED_ROWS ? rows - r : WEIGHTED_ROWS;
+            NAME(weighted_add_squares)(part, part2, x + r * stride, stride, some, cols,
+                                       weight + r, mean);
+            flush(sum, part, cols);
+            flush(square, part2, cols);
+        }
+        redo = weighted_finish(out, mean, sum, square, n, nl, cols, SHIFTED);
+    } else {
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            out.e[c] = STATE_REDO;
+        }
+    }
+    for (ptrdiff_t c = 0; redo > 0 && c < cols;) {
+        ptrdiff_t end = c + 1;
+        if (out.e[c] != STATE_REDO) {
+            c++;
+            continue;
+        }
+        while (end < cols && end - c < CAREFUL_COLUMNS && out.e[end] == STATE_REDO) {
+            end++;
+        }
+        NAME(weighted_careful)(fanin_state_at(out, c), x + c, stride, rows, end - c,
+                               weight, work);
+        c = end;
+    }
+    return redo;
+}
+
+/* One contiguous column: the same sums in 16 interleaved lanes. */
+static void NAME(weighted_rows)(fanin_state out, const T *x, ptrdiff_t rows,
+                                const double *weight, double *work)
+{
+    double n, nl, lane[16] = {0}, square[16] = {0};
+    ptrdiff_t i = 0, first = 0;
+    if (!weights_sum(weight, rows, &n, &nl) || n == 0.0) {
+        NAME(weighted_careful)(out, x, 1, rows, 1, weight, work);
+        return;
+    }
+    while (weight[first] == 0.0) {
+        first++;
+    }
+    double shift = (double)x[first];
+    for (; i + 16 <= rows; i += 16) {
+        for (int l = 0; l < 16; l++) {
+            lane[l] += weight[i + l] * ((double)x[i + l] - shift);
+        }
+    }
+    for (; i < rows; i++) {
+        lane[i % 16] += weight[i] * ((double)x[i] - shift);
+    }
+    double mean = shift + add_lanes(lane) / n;
+    fill(lane, 16, 0.0);
+    for (i = 0; i + 16 <= rows; i += 16) {
+        for (int l = 0; l < 16; l++) {
+            double a = (double)x[i + l] - mean, wa = weight[i + l] * a;
+            lane[l] += wa;
+            square[l] += wa * a;
+        }
+    }
+    for (; i < rows; i++) {
+        double a = (double)x[i] - mean, wa = weight[i] * a;
+        lane[i % 16] += wa;
+        square[i % 16] += wa * a;
+    }
+    double sum = add_lanes(lane), squares = add_lanes(square);
+    if (weighted_finish(out, &mean, &sum, &squares, n, nl, 1, SHIFTED) != 0) {
+        NAME(weighted_careful)(out, x, 1, rows, 1, weight, work);
+    }
+}
