@@ -15,17 +15,17 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.5")
 
-import sklearn.preprocessing  # noqa: E402
-from scipy import sparse  # noqa: E402
-from sklearn.base import clone  # noqa: E402
-from sklearn.compose import ColumnTransformer  # noqa: E402
-from sklearn.exceptions import NotFittedError  # noqa: E402
-from sklearn.linear_model import LogisticRegression  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
+import sklearn.preprocessing
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-import fanin  # noqa: E402
-import fanin.estimators  # noqa: E402
-from fanin.estimators import StandardScaler, scale  # noqa: E402
+import fanin
+import fanin.estimators
+from fanin.estimators import StandardScaler, scale
 
 THEIRS = sklearn.preprocessing.StandardScaler
 
@@ -396,7 +396,7 @@ def test_sums_that_overflow_are_no_infinite_values():
         np.zeros((2, 3), complex),
         np.array([["a", "b"], ["c", "d"]]),
         np.array([[object(), 1.0]]),
-        np.matrix([[1.0, 2.0]]),
+        np.asarray([[1.0, 2.0]]).view(np.matrix),
         [[1.0, 2.0], [3.0]],
         None,
         "text",

@@ -15,10 +15,10 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.5")
 
-import sklearn.preprocessing  # noqa: E402
-from sklearn.utils import estimator_checks  # noqa: E402
+import sklearn.preprocessing
+from sklearn.utils import estimator_checks
 
-from fanin.estimators import StandardScaler  # noqa: E402
+from fanin.estimators import StandardScaler
 
 HERE = Path(__file__).parent
 # The modules with tests of the two, and others that put a scaler to some use.
