@@ -48,8 +48,11 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def run(whose: str, modules: list[str], directory: Path) -> tuple[dict, dict]:
-    """Run scikit-learn's tests; return {test: outcome} and {test: calls of fanin}."""
+def run(whose: str, modules: list[str], directory: Path) -> tuple[dict, dict, str]:
+    """Run scikit-learn's tests.
+
+    Return {test: outcome}, {test: calls of fanin}, and what pytest said.
+    """
     result = directory / f"{whose}.json"
     (directory / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -66,11 +69,7 @@ def run(whose: str, modules: list[str], directory: Path) -> tuple[dict, dict]:
     )
     assert result.exists(), done.stdout[-4000:] + done.stderr[-4000:]
     found = json.loads(result.read_text())
-    failed = [t for t, outcome in found["outcomes"].items() if outcome == "failed"]
-    allowed = LISTS_PARAMETERS if whose == "fanin" else set()
-    unexpected = [t for t in failed if t.rpartition("::")[2] not in allowed]
-    assert unexpected == [], done.stdout[-8000:]
-    return found["outcomes"], found["calls"]
+    return found["outcomes"], found["calls"], done.stdout[-8000:]
 
 
 @pytest.mark.parametrize("modules", [OWN, OTHERS], ids=["own", "others"])
@@ -80,8 +79,8 @@ def test_what_passes_with_scikit_learns_class_passes_with_fanins(
     missing = [module for module in modules if not is_installed(module)]
     if missing:
         pytest.skip(f"this scikit-learn was installed without {', '.join(missing)}")
-    theirs, none = run("sklearn", modules, tmp_path)
-    ours, calls = run("fanin", modules, tmp_path)
+    theirs, none, _ = run("sklearn", modules, tmp_path)
+    ours, calls, text = run("fanin", modules, tmp_path)
     assert set(ours) == set(theirs)
     differ = {
         test: (theirs[test], ours[test])
@@ -89,16 +88,20 @@ def test_what_passes_with_scikit_learns_class_passes_with_fanins(
         if ours[test] != theirs[test]
         and test.rpartition("::")[2] not in LISTS_PARAMETERS
     }
-    assert differ == {}
+    assert differ == {}, text
+    # An old scikit-learn beside a new library (polars, say) fails some by itself.
+    count = Counter(theirs.values())
+    assert count["failed"] <= (0 if modules is OWN else 0.1 * count["passed"])
     # That many there were, and it was fanin's code that ran.
     count = Counter(ours.values())
     assert none == {}
+    used = sum(ours[test] == "passed" for test in calls)
     if modules is OWN:
-        assert count["passed"] >= 200
-        assert sum(ours[test] == "passed" for test in calls) >= 150
+        assert count["passed"] >= 240
+        assert used >= 220
     else:
-        assert count["passed"] >= 50
-        assert sum(ours[test] == "passed" for test in calls) >= 20
+        assert count["passed"] >= 35
+        assert used >= 25
 
 
 def checks_of(estimator) -> Counter:

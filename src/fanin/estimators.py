@@ -58,6 +58,7 @@ EPS = float(np.finfo(np.float64).eps)
 SMALL = 1 << 16
 # float16 is computed in float32, in blocks of this many elements.
 BLOCK = 1 << 16
+SCALE = "the scale function"  # as scikit-learn calls it in its messages
 
 # scikit-learn 1.6 renamed the option and made a function of the method.
 _NEW = hasattr(validation, "validate_data")
@@ -96,8 +97,15 @@ def _refuse_infinite(X: NDArray[Any], estimator: str, name: str = "X") -> None:
             total = np.add.reduce(X, axis=None)
     else:
         total = moments(X, axis=None).mean
-    if not np.isfinite(total):  # NaN, an infinity, or a sum that overflowed
+    if np.isfinite(total):
+        return
+    try:  # NaN, an infinity, or a sum that overflowed
         assert_all_finite(X, allow_nan=True, estimator_name=estimator, input_name=name)
+    except ValueError:
+        if estimator == SCALE:
+            # This raises as well, in the words of the installed version.
+            _sklearn_scale(np.array([np.inf], X.dtype))
+        raise
 
 
 def _take_in(
@@ -787,12 +795,11 @@ def scale(
         return _sklearn_scale(
             X, axis=axis, with_mean=with_mean, with_std=with_std, copy=copy
         )
-    name = "the scale function"
     array = check_array(
         X,
         accept_sparse="csc",
         ensure_2d=False,
-        estimator=name,
+        estimator=SCALE,
         input_name="X",
         **_options(X, False),
     )
@@ -802,7 +809,7 @@ def scale(
         )
     mean = std = None
     if with_mean or with_std:
-        found = _take_in(Moments(axis=axis), array, None, n_threads, name)
+        found = _take_in(Moments(axis=axis), array, None, n_threads, SCALE)
         nearly = _nearly_constant(found.std, found.mean, found.count)
         if with_std:
             std = np.where(nearly, 1.0, found.std)
@@ -810,7 +817,7 @@ def scale(
             mean = found.mean
             _warn_of_constants(array, axis, nearly & (mean != 0.0), with_std)
     else:
-        _refuse_infinite(array, name)
+        _refuse_infinite(array, SCALE)
     array = _writeable(array, X, copy)
     in_place = (not copy or _is_own(array, X)) and _takes_result(array)
     out = array if in_place else _new_like(array)
