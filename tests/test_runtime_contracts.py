@@ -24,6 +24,14 @@ CASES = {
         def call(n_threads):
             return fanin.moments(X, n_threads=n_threads).mean.tobytes()
     """,
+    "update": """
+        X = np.broadcast_to(np.arange(4.0), (10_000_000, 4))
+        w = np.broadcast_to(0.1, 10_000_000)
+        def call(n_threads):
+            m = fanin.Moments()
+            m.update(X, weights=w, n_threads=n_threads)
+            return m.update(X, n_threads=n_threads)._state.tobytes()
+    """,
     "standardize": """
         X = np.broadcast_to(np.arange(40_000, dtype=np.int16)[:, None], (40_000, 400))
         def call(n_threads):

@@ -90,13 +90,19 @@ def row_weights(
             f"weights must have shape {wanted}, that of the reduced axes of X; got "
             f"shape {given.shape}"
         )
-    table = given
-    if len(axes) > 1:
-        order = _source.row_order(X, axes)
-        table = given.transpose([axes.index(d) for d in order])
-    found = np.ascontiguousarray(table, np.float64).reshape(-1)
-    if not found.flags.aligned:
-        found = found.copy()
+    flags = given.flags
+    if (
+        len(axes) == 1
+        and given.dtype == np.float64
+        and (flags.c_contiguous and flags.aligned)
+    ):
+        found = given
+    else:
+        table = given
+        if len(axes) > 1:
+            order = _source.row_order(X, axes)
+            table = given.transpose([axes.index(d) for d in order])
+        found = np.array(table, np.float64, order="C").reshape(-1)
     if _moments.first_bad_weight(found) >= 0:
         bad = ~(np.isfinite(given) & (given >= 0))
         where = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -110,7 +116,7 @@ def row_weights(
 
 def check_weight_sum(state: Float64) -> None:
     """Refuse weights whose sum a double cannot hold."""
-    if len(state) > PLAIN and state.shape[1] and not state[N].max() < np.inf:
+    if len(state) > PLAIN and _moments.first_bad_weight(state[N]) >= 0:
         raise ValueError("weights must have a sum below 1.8e308; it overflows")
 
 

@@ -55,6 +55,8 @@ cdef extern from "moments.h" nogil:
         int32_t *e
         double *nl
         double *miss
+    ctypedef struct Weights "fanin_weights":
+        pass
     struct fanin_moments:
         Py_ssize_t (*cols_f32)(
             State out, const float *x, Py_ssize_t stride, Py_ssize_t rows,
@@ -64,19 +66,18 @@ cdef extern from "moments.h" nogil:
             Py_ssize_t cols, Py_ssize_t stack, double *work, int careful) noexcept nogil
         void (*rows_f32)(State out, const float *x, Py_ssize_t rows) noexcept nogil
         void (*rows_f64)(State out, const double *x, Py_ssize_t rows) noexcept nogil
+        Weights (*weights)(const double *weight, Py_ssize_t rows) noexcept nogil
         Py_ssize_t (*weighted_cols_f32)(
             State out, const float *x, Py_ssize_t stride, Py_ssize_t rows,
-            Py_ssize_t cols, const double *weight, double *work,
-            int careful) noexcept nogil
+            Py_ssize_t cols, Weights u, double *work, int careful) noexcept nogil
         Py_ssize_t (*weighted_cols_f64)(
             State out, const double *x, Py_ssize_t stride, Py_ssize_t rows,
-            Py_ssize_t cols, const double *weight, double *work,
-            int careful) noexcept nogil
+            Py_ssize_t cols, Weights u, double *work, int careful) noexcept nogil
         void (*weighted_rows_f32)(
-            State out, const float *x, Py_ssize_t rows, const double *weight,
+            State out, const float *x, Py_ssize_t rows, Weights u,
             double *work) noexcept nogil
         void (*weighted_rows_f64)(
-            State out, const double *x, Py_ssize_t rows, const double *weight,
+            State out, const double *x, Py_ssize_t rows, Weights u,
             double *work) noexcept nogil
         void (*merge)(State a, State b, Py_ssize_t n) noexcept nogil
     State state_at "fanin_state_at"(State s, Py_ssize_t i)
@@ -220,41 +221,38 @@ cdef void group_weighted(
     Py_ssize_t cols, double *work, char *gathered
 ) noexcept nogil:
     """The same of either form, with weights."""
-    cdef Py_ssize_t c, r, rows, stride, redone
+    cdef Py_ssize_t c, rows, stride, redone = 0
     cdef Py_ssize_t width = 1 if g.inner else cols
+    cdef Py_ssize_t first = row
     cdef void *x
-    cdef const double *weights
+    cdef Weights u
     cdef State to
-    c = 0
-    while c < cols:
-        redone = 0
-        r = row
-        while r < end:
-            rows = min(g.block, end - r)
-            weights = g.weights + r
-            x = block_address(&g.view, g.inner, r, rows, col + c, width, &stride)
+    while row < end:
+        rows = min(g.block, end - row)
+        u = kernels.weights(g.weights + row, rows)
+        c = 0
+        while c < cols:
+            x = block_address(&g.view, g.inner, row, rows, col + c, width, &stride)
             if x == NULL:
                 block_copy(
-                    &g.view, gathered, g.inner, r, rows, col + c, width, False)
+                    &g.view, gathered, g.inner, row, rows, col + c, width, False)
                 x = gathered
                 stride = width
-            to = state_at(out, c) if r == row else spare
+            to = state_at(out if row == first else spare, c)
             if g.inner and g.is_float:
-                kernels.weighted_rows_f32(to, <float *>x, rows, weights, work)
+                kernels.weighted_rows_f32(to, <float *>x, rows, u, work)
             elif g.inner:
-                kernels.weighted_rows_f64(to, <double *>x, rows, weights, work)
+                kernels.weighted_rows_f64(to, <double *>x, rows, u, work)
             elif g.is_float:
                 redone = kernels.weighted_cols_f32(
-                    to, <float *>x, stride, rows, cols, weights, work,
-                    2 * redone > cols)
+                    to, <float *>x, stride, rows, cols, u, work, 2 * redone > cols)
             else:
                 redone = kernels.weighted_cols_f64(
-                    to, <double *>x, stride, rows, cols, weights, work,
-                    2 * redone > cols)
-            if r > row:
-                kernels.merge(state_at(out, c), spare, width)
-            r += rows
-        c += width
+                    to, <double *>x, stride, rows, cols, u, work, 2 * redone > cols)
+            c += width
+        if row > first:
+            kernels.merge(out, spare, cols)
+        row += rows
 
 
 cdef void do_group(

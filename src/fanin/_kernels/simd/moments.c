@@ -199,16 +199,18 @@ static int half_exponent(double value)
     return e < -1000 ? -500 : e / 2;        /* 2^1000 is still a double */
 }
 
-/* The sum of weights in two words, the smallest that is not 0, and whether the fast
- * path's products of them stay in range. */
-static int weights_sum(const double *FANIN_RESTRICT weight, ptrdiff_t rows, double *hi,
-                       double *lo)
+static fanin_weights weights(const double *weight, ptrdiff_t rows)
 {
-    double sum[8] = {0}, lost[8] = {0}, least[8];
+    fanin_weights u = {weight, 0.0, 0.0, 0, 0};
+    double sum[8] = {0}, lost[8] = {0}, least[8], smallest = INFINITY;
     fill(least, 8, INFINITY);
     for (ptrdiff_t i = 0; i < rows; i += 8) {
-        double w[8] = {0};
-        memcpy(w, weight + i, sizeof *w * (size_t)(rows - i < 8 ? rows - i : 8));
+        double tail[8] = {0};
+        const double *w = weight + i;
+        if (rows - i < 8) {
+            memcpy(tail, w, sizeof *w * (size_t)(rows - i));
+            w = tail;
+        }
         for (int l = 0; l < 8; l++) {
             double s, e, positive = w[l] > 0.0 ? w[l] : INFINITY;
             two_sum(sum[l], w[l], &s, &e);
@@ -217,34 +219,36 @@ static int weights_sum(const double *FANIN_RESTRICT weight, ptrdiff_t rows, doub
             least[l] = positive < least[l] ? positive : least[l];
         }
     }
-    *hi = *lo = 0.0;
-    double smallest = INFINITY;
     for (int l = 0; l < 8; l++) {
         double s, e;
-        two_sum(*hi, sum[l], &s, &e);
-        *hi = s;
-        *lo += lost[l] + e;
+        two_sum(u.n, sum[l], &s, &e);
+        u.n = s;
+        u.nl += lost[l] + e;
         smallest = least[l] < smallest ? least[l] : smallest;
     }
-    two_sum(*hi, *lo, hi, lo);
-    return smallest >= LEAST_WEIGHT && *hi <= MOST_WEIGHT;
+    two_sum(u.n, u.nl, &u.n, &u.nl);
+    u.ordinary = smallest >= LEAST_WEIGHT && u.n > 0.0 && u.n <= MOST_WEIGHT;
+    while (u.ordinary && weight[u.first] == 0.0) {
+        u.first++;
+    }
+    return u;
 }
 
 /* As finish_fast. */
 static ptrdiff_t weighted_finish(fanin_state out, const double *FANIN_RESTRICT mean,
                                  const double *FANIN_RESTRICT sum,
-                                 const double *FANIN_RESTRICT square, double n,
-                                 double nl, ptrdiff_t cols, int underflow)
+                                 const double *FANIN_RESTRICT square, fanin_weights u,
+                                 ptrdiff_t cols, int underflow)
 {
     int64_t marks = 0;
     for (ptrdiff_t c = 0; c < cols; c++) {
-        double part = sum[c] / n;
+        double part = sum[c] / u.n;
         double hi, lo, m2 = square[c] - sum[c] * part;
         two_sum(mean[c], part, &hi, &lo);
         int64_t redo = (!(square[c] <= HUGE_M2))
                        | (underflow & (square[c] < TINY_M2) & (fabs(hi) < TINY_MEAN));
-        out.n[c] = n;
-        out.nl[c] = nl;
+        out.n[c] = u.n;
+        out.nl[c] = u.nl;
         out.miss[c] = 0.0;
         out.hi[c] = hi;
         out.lo[c] = lo;
@@ -461,6 +465,7 @@ const struct fanin_moments FANIN_AT_LEVEL(fanin_moments) = {
     .cols_f64 = cols_f64,
     .rows_f32 = rows_f32,
     .rows_f64 = rows_f64,
+    .weights = weights,
     .weighted_cols_f32 = weighted_cols_f32,
     .weighted_cols_f64 = weighted_cols_f64,
     .weighted_rows_f32 = weighted_rows_f32,

@@ -18,6 +18,15 @@ typedef struct {
     double *nl, *miss;
 } fanin_state;
 
+/* The weights of a block's rows, all finite and >= 0; their sum n + nl, in two words;
+ * the first that is not 0; whether all products of them stay in range. */
+typedef struct {
+    const double *weight;
+    double n, nl;
+    ptrdiff_t first;
+    int ordinary;
+} fanin_weights;
+
 struct fanin_moments {
     /* Moments of a block of rows x cols into `out`. Row r starts at x + r * stride;
      * stack > 1 requires stride == cols. `careful` skips the fast attempt.
@@ -31,17 +40,18 @@ struct fanin_moments {
     /* The same of one contiguous column. */
     void (*rows_f32)(fanin_state out, const float *x, ptrdiff_t rows);
     void (*rows_f64)(fanin_state out, const double *x, ptrdiff_t rows);
-    /* The same with a weight per row, all finite and >= 0; `out` has nl and miss. */
+    /* The same with a weight per row; `out` has nl and miss. */
+    fanin_weights (*weights)(const double *weight, ptrdiff_t rows);
     ptrdiff_t (*weighted_cols_f32)(fanin_state out, const float *x, ptrdiff_t stride,
-                                   ptrdiff_t rows, ptrdiff_t cols, const double *weight,
+                                   ptrdiff_t rows, ptrdiff_t cols, fanin_weights u,
                                    double *work, int careful);
     ptrdiff_t (*weighted_cols_f64)(fanin_state out, const double *x, ptrdiff_t stride,
-                                   ptrdiff_t rows, ptrdiff_t cols, const double *weight,
+                                   ptrdiff_t rows, ptrdiff_t cols, fanin_weights u,
                                    double *work, int careful);
     void (*weighted_rows_f32)(fanin_state out, const float *x, ptrdiff_t rows,
-                              const double *weight, double *work);
+                              fanin_weights u, double *work);
     void (*weighted_rows_f64)(fanin_state out, const double *x, ptrdiff_t rows,
-                              const double *weight, double *work);
+                              fanin_weights u, double *work);
     /* a := the moments of a's and b's values together, for n columns. */
     void (*merge)(fanin_state a, fanin_state b, ptrdiff_t n);
 };

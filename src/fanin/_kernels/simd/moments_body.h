@@ -419,43 +419,38 @@ static void NAME(weighted_careful)(fanin_state out, const T *x, ptrdiff_t stride
 }
 
 static ptrdiff_t NAME(weighted_cols)(fanin_state out, const T *x, ptrdiff_t stride,
-                                     ptrdiff_t rows, ptrdiff_t cols,
-                                     const double *weight, double *work, int careful)
+                                     ptrdiff_t rows, ptrdiff_t cols, fanin_weights u,
+                                     double *work, int careful)
 {
-    ptrdiff_t first = 0, redo = cols;
-    double n, nl;
-    int ordinary = weights_sum(weight, rows, &n, &nl);
-    if (n > 0.0 && ordinary && !careful) {
+    ptrdiff_t redo = cols;
+    if (u.ordinary && !careful) {
         double *mean = work, *sum = mean + cols, *square = sum + cols;
         double *part = square + cols, *part2 = part + cols;
-        while (weight[first] == 0.0) {
-            first++;
-        }
         for (ptrdiff_t c = 0; c < cols; c++) {
-            mean[c] = (double)x[first * stride + c];
+            mean[c] = (double)x[u.first * stride + c];
         }
         fill(sum, cols, 0.0);
         fill(part, cols, 0.0);
-        for (ptrdiff_t r = first; r < rows; r += WEIGHTED_ROWS) {
+        for (ptrdiff_t r = u.first; r < rows; r += WEIGHTED_ROWS) {
             ptrdiff_t some = rows - r < WEIGHTED_ROWS ? rows - r : WEIGHTED_ROWS;
             NAME(weighted_add_rows)(part, x + r * stride, stride, some, cols,
-                                    weight + r, mean);
+                                    u.weight + r, mean);
             flush(sum, part, cols);
         }
         for (ptrdiff_t c = 0; c < cols; c++) {
-            mean[c] += sum[c] / n;
+            mean[c] += sum[c] / u.n;
         }
         fill(sum, cols, 0.0);
         fill(square, cols, 0.0);
         fill(part2, cols, 0.0);
-        for (ptrdiff_t r = first; r < rows; r += WEIGHTED_ROWS) {
+        for (ptrdiff_t r = u.first; r < rows; r += WEIGHTED_ROWS) {
             ptrdiff_t some = rows - r < WEIGHTED_ROWS ? rows - r : WEIGHTED_ROWS;
             NAME(weighted_add_squares)(part, part2, x + r * stride, stride, some, cols,
-                                       weight + r, mean);
+                                       u.weight + r, mean);
             flush(sum, part, cols);
             flush(square, part2, cols);
         }
-        redo = weighted_finish(out, mean, sum, square, n, nl, cols, SHIFTED);
+        redo = weighted_finish(out, mean, sum, square, u, cols, SHIFTED);
     } else {
         for (ptrdiff_t c = 0; c < cols; c++) {
             out.e[c] = STATE_REDO;
@@ -471,7 +466,7 @@ static ptrdiff_t NAME(weighted_cols)(fanin_state out, const T *x, ptrdiff_t stri
             end++;
         }
         NAME(weighted_careful)(fanin_state_at(out, c), x + c, stride, rows, end - c,
-                               weight, work);
+                               u.weight, work);
         c = end;
     }
     return redo;
@@ -479,18 +474,15 @@ static ptrdiff_t NAME(weighted_cols)(fanin_state out, const T *x, ptrdiff_t stri
 
 /* One contiguous column: the same sums in 16 interleaved lanes. */
 static void NAME(weighted_rows)(fanin_state out, const T *x, ptrdiff_t rows,
-                                const double *weight, double *work)
+                                fanin_weights u, double *work)
 {
-    double n, nl, lane[16] = {0}, square[16] = {0};
-    ptrdiff_t i = 0, first = 0;
-    if (!weights_sum(weight, rows, &n, &nl) || n == 0.0) {
+    const double *weight = u.weight;
+    if (!u.ordinary) {
         NAME(weighted_careful)(out, x, 1, rows, 1, weight, work);
         return;
     }
-    while (weight[first] == 0.0) {
-        first++;
-    }
-    double shift = (double)x[first];
+    double lane[16] = {0}, square[16] = {0}, shift = (double)x[u.first];
+    ptrdiff_t i = 0;
     for (; i + 16 <= rows; i += 16) {
         for (int l = 0; l < 16; l++) {
             lane[l] += weight[i + l] * ((double)x[i + l] - shift);
@@ -499,8 +491,10 @@ static void NAME(weighted_rows)(fanin_state out, const T *x, ptrdiff_t rows,
     for (; i < rows; i++) {
         lane[i % 16] += weight[i] * ((double)x[i] - shift);
     }
-    double mean = shift + add_lanes(lane) / n;
-    fill(lane, 16, 0.0);
+    double mean = shift + add_lanes(lane) / u.n;
+    for (int l = 0; l < 16; l++) {
+        lane[l] = 0.0;
+    }
     for (i = 0; i + 16 <= rows; i += 16) {
         for (int l = 0; l < 16; l++) {
             double a = (double)x[i + l] - mean, wa = weight[i + l] * a;
@@ -514,7 +508,7 @@ static void NAME(weighted_rows)(fanin_state out, const T *x, ptrdiff_t rows,
         square[i % 16] += wa * a;
     }
     double sum = add_lanes(lane), squares = add_lanes(square);
-    if (weighted_finish(out, &mean, &sum, &squares, n, nl, 1, SHIFTED) != 0) {
+    if (weighted_finish(out, &mean, &sum, &squares, u, 1, SHIFTED) != 0) {
         NAME(weighted_careful)(out, x, 1, rows, 1, weight, work);
     }
 }
