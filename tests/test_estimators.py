@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -562,9 +563,7 @@ def test_a_memory_map_is_read_where_it_lies_and_written_if_asked(rng, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int32"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_dense_data_is_not_copied(rng, dtype, order, monkeypatch):
-    import tracemalloc
-
+def test_dense_data_is_not_copied(rng, dtype, order):
     X = np.asarray((rng.random((100_000, 20)) * 100), dtype, order=order)
     scaler = StandardScaler(n_threads=1).fit(X)
 

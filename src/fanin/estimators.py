@@ -88,7 +88,12 @@ def _options(X: Any, finite: bool | str) -> dict[str, Any]:
     return {"dtype": dtype, _FINITE: finite}
 
 
-def _refuse_infinite(X: NDArray[Any], estimator: str, name: str = "X") -> None:
+def _refuse_infinite(
+    X: NDArray[Any],
+    estimator: str,
+    n_threads: SupportsIndex | None,
+    name: str = "X",
+) -> None:
     """Raise scikit-learn's error if X holds an infinite value."""
     if X.dtype.kind != "f":
         return
@@ -96,7 +101,7 @@ def _refuse_infinite(X: NDArray[Any], estimator: str, name: str = "X") -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.add.reduce(X, axis=None)
     else:
-        total = moments(X, axis=None).mean
+        total = moments(X, axis=None, n_threads=n_threads).mean
     if np.isfinite(total):
         return
     try:  # NaN, an infinity, or a sum that overflowed
@@ -122,7 +127,7 @@ def _take_in(
         # The moments do not see the rows of weight zero; scikit-learn does.
         unseen = weights is not None and not weights.all()
         if infinite.any() or unseen:
-            _refuse_infinite(X, estimator)
+            _refuse_infinite(X, estimator, n_threads)
     return found
 
 
@@ -139,7 +144,7 @@ def _nearly_constant(std: Any, mean: Any, count: Any) -> Any:
 
 def _apply(
     X: NDArray[Any],
-    out: NDArray[Any],
+    out: NDArray[Any] | None,
     mean: Any,
     std: Any,
     *,
@@ -147,18 +152,18 @@ def _apply(
     axis: int = 0,
     n_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """(X - mean) / std, or its inverse, in the dtype of `out`; `out` may be X."""
+    """(X - mean) / std, or its inverse, in scikit-learn's dtype; `out` may be X."""
     mean = 0.0 if mean is None else mean
     std = 1.0 if std is None else std
-    if out.dtype.itemsize > 2:
-        options: dict[str, Any] = {"axis": axis, "out": out, "n_threads": n_threads}
+    if X.dtype != np.float16:
         if inverse:
-            unstandardize(X, mean, std, **options)
-        else:
-            standardize(X, mean=mean, std=std, **options)
-        return out
-    # float16. Any piece of the samples, which lie along `axis`, is transformed alike.
-    samples, results = np.moveaxis(X, axis, 0), np.moveaxis(out, axis, 0)
+            return unstandardize(X, mean, std, axis=axis, out=out, n_threads=n_threads)
+        return standardize(
+            X, axis=axis, mean=mean, std=std, out=out, n_threads=n_threads
+        )
+    # Any piece of the samples, which lie along `axis`, is transformed alike.
+    result = np.empty_like(X, subok=False) if out is None else out
+    samples, results = np.moveaxis(X, axis, 0), np.moveaxis(result, axis, 0)
     step = max(1, BLOCK * len(samples) // X.size)
     for start in range(0, len(samples), step):
         part = slice(start, start + step)
@@ -167,12 +172,7 @@ def _apply(
         else:
             single = standardize(samples[part], mean=mean, std=std, n_threads=n_threads)
         results[part] = single
-    return out
-
-
-def _new_like(X: NDArray[Any]) -> NDArray[Any]:
-    dtype = X.dtype if X.dtype in FLOATS else np.dtype(np.float64)
-    return np.empty_like(X, dtype=dtype, subok=False)
+    return result
 
 
 def _takes_result(X: NDArray[Any]) -> bool:
@@ -524,7 +524,7 @@ class StandardScaler(_Base):  # type: ignore[misc]
         in_place = (not copy or _is_own(array, X)) and _takes_result(array)
         return _apply(
             array,
-            array if in_place else _new_like(array),
+            array if in_place else None,
             mean,
             std,
             inverse=inverse,
@@ -554,7 +554,7 @@ class StandardScaler(_Base):  # type: ignore[misc]
         """
         copy = bool(self.copy if copy is None else copy)
         if self._is_plain(X):
-            _refuse_infinite(X, type(self).__name__)
+            _refuse_infinite(X, type(self).__name__, self.n_threads)
             return self._transformed(X, X, copy)
         if sparse.issparse(X) or _is_other_namespace(X):
             return super().transform(X, copy=copy)
@@ -562,7 +562,7 @@ class StandardScaler(_Base):  # type: ignore[misc]
         array = self._validated(X, reset=False)
         if sparse.issparse(array):
             return super().transform(X, copy=copy)
-        _refuse_infinite(array, type(self).__name__)
+        _refuse_infinite(array, type(self).__name__, self.n_threads)
         return self._transformed(_writeable(array, X, copy), X, copy)
 
     def inverse_transform(self, X: Any, copy: bool | None = None) -> Any:
@@ -603,7 +603,7 @@ class StandardScaler(_Base):  # type: ignore[misc]
                 f"expecting {n_features} features as input."
             )
         # (scikit-learn names neither the estimator nor X in this message.)
-        _refuse_infinite(array, "", name="")
+        _refuse_infinite(array, "", self.n_threads, name="")
         return self._transformed(_writeable(array, X, copy), X, copy, inverse=True)
 
     def merge(self, other: Any) -> StandardScaler:
@@ -817,10 +817,10 @@ def scale(
             mean = found.mean
             _warn_of_constants(array, axis, nearly & (mean != 0.0), with_std)
     else:
-        _refuse_infinite(array, SCALE)
+        _refuse_infinite(array, SCALE, n_threads)
     array = _writeable(array, X, copy)
     in_place = (not copy or _is_own(array, X)) and _takes_result(array)
-    out = array if in_place else _new_like(array)
+    out = array if in_place else None
     return _apply(array, out, mean, std, axis=axis, n_threads=n_threads)
 
 
