@@ -8,6 +8,8 @@ import json
 import math
 import pickle
 import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -194,8 +196,10 @@ def test_extreme_columns_side_by_side_without_a_warning(rng):
             repr(m)
 
 
-@pytest.mark.parametrize("columns", [1, 7, 50, 300, 2_000])
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("columns", "order"),
+    [*itertools.product([1, 7, 50, 300], "CF"), (2_000, "C")],
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
 def test_data_cut_on_the_block_grid_gives_the_same_bits(rng, columns, order, dtype):
     X = (rng.standard_normal((4_000_000 // columns, columns)) * 100).astype(dtype)
@@ -346,6 +350,48 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         fanin.Moments(axis=3).update([[1.0]])
     with pytest.raises(AttributeError):
         m.ddof = 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+@pytest.mark.parametrize("start", [False, True])
+def test_ctrl_c_leaves_it_as_it_was(start):
+    row, weights = np.arange(4.0), np.ones(1)
+    m = fanin.Moments()
+    if start:
+        m.update(row[None], weights)
+    before = m.to_dict()
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            m.update(np.broadcast_to(row, (2_000_000_000, 4)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert m.to_dict() == before
+    assert m.update(row[None]).mean.tolist() == row.tolist()
+
+
+def test_two_python_threads_merge_and_read_what_does_not_change(rng):
+    X = rng.standard_normal((20_000, 8))
+    m = fanin.moments(X)
+    taken, mean = m.mean, m.mean.copy()
+
+    def work(seed):
+        other = copy.copy(m)
+        for i in range(20):
+            other.update(X[i * 100 : (i + 1) * 100] + seed)
+        return other + m
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, [0, 1, 0, 1]))
+    assert found[0] == found[2] == work(0)
+    assert found[1] == found[3] == work(1)
+    assert np.array_equal(taken, mean)
 
 
 def test_nan_policies_of_a_stream():

@@ -341,3 +341,31 @@ def test_standardize_uses_the_weights(rng):
     np.testing.assert_allclose(
         table.reshape(400, 5), fanin.standardize(X, weights=weights), atol=ROUNDING * 10
     )
+
+
+@pytest.mark.parametrize("layout", ["C", "Fortran", "every second column"])
+def test_only_the_weights_are_copied(layout):
+    resource = pytest.importorskip("resource")
+    X = LAYOUTS[layout](np.ones((200_000, 100), np.float32))
+    weights = np.ones(200_000, np.int64)
+    fanin.moments(X[:1_000], weights=weights[:1_000])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fanin.moments(X, weights=weights, n_threads=2)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    limit = 2**20 + 64 * 100 * 2 + 8 * len(weights)
+    assert limit < X.nbytes / 10
+    assert more < limit
+
+
+def test_extreme_features_beside_an_empty_one_are_standardized_without_a_warning():
+    X = np.array([[1e200, np.nan, 1.0], [-1e200, np.nan, 3.0]])
+    with np.errstate(all="raise"):
+        for weights in (None, [1.0, 1.0], [1e-300, 1e-300], [1e300, 1e300]):
+            for ddof in (0, 1) if weights is None else (0,):
+                Z = fanin.standardize(X, weights=weights, ddof=ddof)
+                scale = math.sqrt((2 - ddof) / 2)
+                np.testing.assert_allclose(Z[:, 0], [scale, -scale], rtol=2**-51)
+                np.testing.assert_allclose(Z[:, 2], [-scale, scale], rtol=2**-51)
+                assert np.isnan(Z[:, 1]).all()
+            fanin.standardize(X, mean=0.0, weights=weights)
+            fanin.standardize(X, std=1.0, weights=weights)

@@ -352,7 +352,7 @@ class Moments:
         Parameters
         ----------
         X : array_like of real numbers
-            The whole, or a chunk of it of at least 64 rows.
+            The whole, or a chunk of it of at least 4,096 rows.
 
         Returns
         -------

@@ -247,11 +247,13 @@ def standardize(
         if scaled and stored_mean is None and stored_std is None:
             # Beyond a double's range on the way: mean and std times 2^-exponent.
             exponent = exponents
-            variance = (state[M2] + state[M2_LO]) / (state[N] - checked_ddof)
-            stds = np.where(exponents != 0, np.sqrt(variance), own_std)
+            with np.errstate(all="ignore"):
+                variance = (state[M2] + state[M2_LO]) / (state[N] - checked_ddof)
+                stds = np.where(exponents != 0, np.sqrt(variance), own_std)
         elif scaled and stored_mean is None:
-            means = np.ldexp(state[MEAN], exponents)
-            mean_lo = np.ldexp(state[MEAN_LO], exponents)
+            with np.errstate(all="ignore"):
+                means = np.ldexp(state[MEAN], exponents)
+                mean_lo = np.ldexp(state[MEAN_LO], exponents)
     if stored_mean is not None:
         means, mean_lo = to_columns(stored_mean, shape, order), None
     if stored_std is not None:

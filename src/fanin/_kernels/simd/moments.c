@@ -38,6 +38,7 @@
 #include "moments.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Marks in state.e while a block is in the works. */
@@ -52,7 +53,7 @@
 /* Sums of weights outside of these, and smaller weights, are scaled. A mean of
  * TINY_MEAN has an ulp of 1e-116, whose square times LEAST_WEIGHT is in range. */
 #define LEAST_WEIGHT 1e-30
-#define MOST_WEIGHT 1e100
+#define MOST_WEIGHT 1e30
 
 /* A value's scaled distance from `s`; a NaN counts for nothing. */
 #define KNOWN(x, scale, s) \
@@ -169,17 +170,24 @@ static void state_from_sums(fanin_state out, double mean, double sum, double squ
     }
 }
 
-/* Store a mean of (hi + lo) 2^e and an M2 of (m2 + m2l) 2^2g with one exponent: 0, if
- * that leaves both their digits; else the one that M2 needs. */
+/* Store a mean of (hi + lo) 2^e and an M2 of (m2 + m2l) 2^2g with one exponent f, so
+ * that M2, M2 / n and the mean are in range; out.n is known. f is 0 for ordinary
+ * numbers, else such that M2 and M2 / n lie equally far from 1. */
 static void state_store(fanin_state out, double hi, double lo, double m2, double m2l,
                         int e, int g)
 {
-    int f = 0;
+    int f = 0, q, n;
     if (m2 == 0.0) {
         g = 0;
-    } else if (e >= 300 || g >= 300 || g <= -450 || (e <= -300 && g <= -300)) {
-        f = g > e - 900 ? g : e - 900;
-        f = f < -1000 ? -1000 : f;      /* 2^1000 is still a double */
+    } else {
+        frexp(m2, &q);
+        frexp(*out.n, &n);
+        q += 2 * g;
+        if (abs(q) > 900 || abs(q - n) > 900) {
+            f = (2 * q - n) / 4;
+            f = f < e - 1000 ? e - 1000 : f;
+            f = f < -1000 ? -1000 : f > 1040 ? 1040 : f;    /* 2^-f is a double */
+        }
     }
     *out.hi = ldexp(hi, e - f);
     *out.lo = ldexp(lo, e - f);
