@@ -68,5 +68,17 @@ def report_missing_pages(app: Sphinx, env: BuildEnvironment) -> None:
             logging.getLogger(__name__).warning("%s is public and has no page", name)
 
 
+def leave_to_scikit_learn(
+    app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out what an estimator inherits: its text refers to pages that are not here.
+
+    (scikit-learn also puts methods such as `set_fit_request` into each class.)
+    """
+    home = getattr(thing, "__module__", None) or ""
+    return True if home.startswith("sklearn.") else None
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", leave_to_scikit_learn)
     app.connect("env-check-consistency", report_missing_pages)

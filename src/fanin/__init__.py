@@ -1,5 +1,7 @@
 """fanin: normalize the features, initialize by fan-in, check the gradient."""
 
+from typing import Any as _Any
+
 from fanin import initializers, layers, losses, optimizers
 from fanin._config import show_config
 from fanin._threads import get_num_threads, set_num_threads
@@ -27,3 +29,12 @@ __all__ = [
     "standardize",
     "unstandardize",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    # It imports scikit-learn, which fanin does without.
+    if name == "estimators":
+        from importlib import import_module
+
+        return import_module("fanin.estimators")
+    raise AttributeError(f"module 'fanin' has no attribute {name!r}")
