@@ -28,7 +28,7 @@ extensions = [
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
 myst_heading_anchors = 3
 
-exclude_patterns = ["_build", "benchmarks_table.md"]
+exclude_patterns = ["_build", "benchmarks_table.md", "precision_table.md"]
 templates_path = ["_templates"]
 default_role = "autolink"
 html_theme = "furo"
