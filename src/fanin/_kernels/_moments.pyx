@@ -99,6 +99,7 @@ cdef enum:
     GROUP_BLOCKS = 4
     TILE_COLUMNS = 512       # columns inner: runs of 2 or 4 KiB, 64 rows or more
     STACK_COLUMNS = 128      # below this, rows of gathered or dense data are stacked
+    STACK_WIDTH = 512
     WIDE = 32                # from this on, rows with gaps are read where they lie
     COLUMN_ROWS = 4096       # rows inner: the length of a block
     COLUMN_TILE = 32
@@ -132,11 +133,11 @@ cdef struct Grid:
 
 
 cdef Py_ssize_t stack_of(Py_ssize_t cols) noexcept nogil:
-    """How many rows to lay end to end for at least 64 columns, in eights."""
+    """How many rows to lay end to end for STACK_WIDTH columns or so, in eights."""
     cdef Py_ssize_t stack = 1
     if cols >= STACK_COLUMNS:
         return 1
-    while stack * cols < 64 or (stack * cols) % 8 != 0:
+    while stack * cols < STACK_WIDTH or (stack * cols) % 8 != 0:
         stack += 1
     return stack
 
@@ -158,8 +159,9 @@ cdef void lay_grid(Grid *g) noexcept nogil:
             g.tile = (g.tile + 15) // 16 * 16
         g.stack = stack_of(g.n_cols)
         g.block = max(1, BLOCK_BYTES // (g.tile * g.stack * itemsize))
-        # At most 512 additions in a row: rounding errors stay below the 14th digit.
-        g.block = min(g.block, 512) * g.stack
+        # Eight rows an addition, so few in a row: rounding errors stay below the 14th
+        # digit, see moments.c.
+        g.block = min(g.block, 256) * g.stack
         g.group = g.block * max(
             1, GROUP_BLOCKS * BLOCK_BYTES // (g.block * g.tile * itemsize))
     g.n_tiles = (g.n_cols + g.tile - 1) // g.tile

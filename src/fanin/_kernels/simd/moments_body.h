@@ -31,17 +31,19 @@ static void NAME(add_rows)(double *FANIN_RESTRICT acc, const T *FANIN_RESTRICT x
     }
 }
 
-/* sum[c] += sum of d, square[c] += sum of d^2, where d = x[r, c] - mean[c]. The rows
- * that come next are asked for while these are computed. */
+/* sum[c] += sum of d, square[c] += sum of d^2, where d = x[r, c] - mean[c]. Eight rows
+ * at a time, while the eight that come next are asked for. */
 static void NAME(add_squares)(double *FANIN_RESTRICT sum, double *FANIN_RESTRICT square,
                               const T *FANIN_RESTRICT x, ptrdiff_t stride,
                               ptrdiff_t rows, ptrdiff_t w,
                               const double *FANIN_RESTRICT mean)
 {
-    const ptrdiff_t ahead = 4 * stride * (ptrdiff_t)sizeof(T);
+    const ptrdiff_t ahead = 8 * stride * (ptrdiff_t)sizeof(T);
     ptrdiff_t r = 0;
-    for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+    for (; r + 8 <= rows; r += 8, x += 8 * stride) {
         const T *x0 = x, *x1 = x + stride, *x2 = x + 2 * stride, *x3 = x + 3 * stride;
+        const T *x4 = x + 4 * stride, *x5 = x + 5 * stride, *x6 = x + 6 * stride;
+        const T *x7 = x + 7 * stride;
         for (ptrdiff_t start = 0; start < w; start += CHUNK) {
             ptrdiff_t end = start + CHUNK < w ? start + CHUNK : w;
             for (ptrdiff_t c = start; c < end; c += PER_LINE) {
@@ -49,13 +51,20 @@ static void NAME(add_squares)(double *FANIN_RESTRICT sum, double *FANIN_RESTRICT
                 fanin_read_ahead(x1 + c, ahead);
                 fanin_read_ahead(x2 + c, ahead);
                 fanin_read_ahead(x3 + c, ahead);
+                fanin_read_ahead(x4 + c, ahead);
+                fanin_read_ahead(x5 + c, ahead);
+                fanin_read_ahead(x6 + c, ahead);
+                fanin_read_ahead(x7 + c, ahead);
             }
             for (ptrdiff_t c = start; c < end; c++) {
                 double m = mean[c];
-                double a = (double)x0[c] - m, b = (double)x1[c] - m;
-                double p = (double)x2[c] - m, q = (double)x3[c] - m;
-                sum[c] += (a + b) + (p + q);
-                square[c] += (a * a + b * b) + (p * p + q * q);
+                double d0 = (double)x0[c] - m, d1 = (double)x1[c] - m;
+                double d2 = (double)x2[c] - m, d3 = (double)x3[c] - m;
+                double d4 = (double)x4[c] - m, d5 = (double)x5[c] - m;
+                double d6 = (double)x6[c] - m, d7 = (double)x7[c] - m;
+                sum[c] += ((d0 + d1) + (d2 + d3)) + ((d4 + d5) + (d6 + d7));
+                square[c] += ((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3))
+                             + ((d4 * d4 + d5 * d5) + (d6 * d6 + d7 * d7));
             }
         }
     }
@@ -202,8 +211,7 @@ static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
     ptrdiff_t step = stack > 1 ? w : stride;
     const T *tail = x + full * step;
     double count = (double)rows;
-    ptrdiff_t redo = 0, first = (PILOT_ROWS + stack - 1) / stack;
-    first = first < full ? first : full;
+    ptrdiff_t redo = 0, ends = (PILOT_ROWS + stack - 1) / stack;
     if (SHIFTED) {
         for (ptrdiff_t c = 0; c < cols; c++) {
             mean[c] = (double)x[c];
@@ -211,10 +219,17 @@ static ptrdiff_t NAME(cols)(fanin_state out, const T *x, ptrdiff_t stride,
         repeat(mean, cols, stack);
     }
     fill(sum, w, 0.0);
-    NAME(add_rows)(sum, x, step, first, w, mean);
+    if (full > 2 * ends) {
+        NAME(add_rows)(sum, x, step, ends, w, mean);
+        NAME(add_rows)(sum, x + (full - ends) * step, step, ends, w, mean);
+    } else {
+        NAME(add_rows)(sum, x, step, full, w, mean);
+        ends = full;
+    }
     fold(sum, cols, stack);
+    double taken = (double)((ends == full ? full : 2 * ends) * stack);
     for (ptrdiff_t c = 0; c < cols; c++) {
-        mean[c] = (SHIFTED ? mean[c] : 0.0) + sum[c] / (double)(first * stack);
+        mean[c] = (SHIFTED ? mean[c] : 0.0) + sum[c] / taken;
     }
     for (int pass = 0; pass < 2; pass++) {
         repeat(mean, cols, stack);
@@ -259,10 +274,13 @@ static inline void NAME(column)(fanin_state out, const T *x, ptrdiff_t rows)
 {
     double shift = SHIFTED ? (double)x[0] : 0.0, count = (double)rows;
     double lane[16] = {0}, square[16], sum, squares;
-    ptrdiff_t first = rows < 4 * PILOT_ROWS ? rows : 4 * PILOT_ROWS, i = 0;
+    ptrdiff_t i = 0, first = rows < 8 * PILOT_ROWS ? rows : 8 * PILOT_ROWS;
+    /* The pilot: the values at both ends, or all of a short column. */
+    const T *last = x + (rows - first);
     for (; i + 16 <= first; i += 16) {
+        const T *part = i < first / 2 ? x + i : last + i;
         for (int l = 0; l < 16; l++) {
-            lane[l] += (double)x[i + l] - shift;
+            lane[l] += (double)part[l] - shift;
         }
     }
     for (; i < first; i++) {
@@ -271,19 +289,25 @@ static inline void NAME(column)(fanin_state out, const T *x, ptrdiff_t rows)
     double mean = shift + add_lanes(lane) / (double)first;
     ptrdiff_t redo = 0;
     for (int pass = 0; pass < 2; pass++) {
-        fill(lane, 16, 0.0);
-        fill(square, 16, 0.0);
-        for (i = 0; i + 32 <= rows; i += 32) {
-            fanin_read_ahead(x + i, FANIN_AHEAD);
-            fanin_read_ahead(x + i + PER_LINE, FANIN_AHEAD);
-            if (sizeof(T) > 4) {
-                fanin_read_ahead(x + i + 2 * PER_LINE, FANIN_AHEAD);
-                fanin_read_ahead(x + i + 3 * PER_LINE, FANIN_AHEAD);
+        double total[16] = {0}, squares_total[16] = {0};
+        for (i = 0; i + 32 <= rows;) {
+            /* Sums of at most STRETCH values, then of these: few additions in a row. */
+            ptrdiff_t end = rows - i < STRETCH ? rows : i + STRETCH;
+            fill(lane, 16, 0.0);
+            fill(square, 16, 0.0);
+            for (; i + 32 <= end; i += 32) {
+                for (ptrdiff_t k = 0; k < 32; k += PER_LINE) {
+                    fanin_read_ahead(x + i + k, FANIN_AHEAD);
+                }
+                for (int l = 0; l < 16; l++) {
+                    double a = (double)x[i + l] - mean, b = (double)x[i + 16 + l] - mean;
+                    lane[l] += a + b;
+                    square[l] += a * a + b * b;
+                }
             }
             for (int l = 0; l < 16; l++) {
-                double a = (double)x[i + l] - mean, b = (double)x[i + 16 + l] - mean;
-                lane[l] += a + b;
-                square[l] += a * a + b * b;
+                total[l] += lane[l];
+                squares_total[l] += square[l];
             }
         }
         if (i < rows) {
@@ -294,11 +318,11 @@ static inline void NAME(column)(fanin_state out, const T *x, ptrdiff_t rows)
             for (int l = 0; l < 16; l++) {
                 double a = l < rest ? (double)last[l] - mean : 0.0;
                 double b = l + 16 < rest ? (double)last[l + 16] - mean : 0.0;
-                lane[l] += a + b;
-                square[l] += a * a + b * b;
+                total[l] += a + b;
+                squares_total[l] += a * a + b * b;
             }
         }
-        sum = add_lanes(lane), squares = add_lanes(square);
+        sum = add_lanes(total), squares = add_lanes(squares_total);
         redo = finish_fast(out, &mean, &sum, &squares, count, 1, SHIFTED);
         if (pass == 1 || !improve_pilot(&mean, &sum, &squares, count, 1)) {
             break;
