@@ -39,6 +39,8 @@ cdef extern from "layer_norm.h" nogil:
     """
     #define FANIN_PICK_LAYER_NORM(level) FANIN_SELECT(layer_norm, level)
     """
+    enum:
+        BLOCK_ROWS "FANIN_LAYER_NORM_ROWS"
     ctypedef void (*Statistics)(
         NormRows to, const void *x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t w,
         double eps, int centre) noexcept nogil
@@ -72,7 +74,6 @@ cdef enum:
     LONG = 16384             # columns
     TILE = 4096              # columns of a tile of a long row
     BLOCK_BYTES = 16 * 1024
-    BLOCK_ROWS = 64
     TASK_BYTES = 1024 * 1024
     TASK_ROWS = 16           # at least, so that merging stays small beside the work
     PARTIAL_BYTES = 256 * 1024

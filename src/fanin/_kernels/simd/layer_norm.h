@@ -4,6 +4,9 @@
 
 #include "levels.h"
 
+/* The most rows of a block. */
+#define FANIN_LAYER_NORM_ROWS 64
+
 /* What a row's values are normalized with: xhat = ((x scale - mean) - lo) rstd, one of
  * each per row. float32 data needs no lo and no scale: NULL. */
 typedef struct {

@@ -5,87 +5,107 @@
  * Results may be written over an input, which `restrict` would deny: element c of a
  * row depends on element c of the inputs alone, and FANIN_INDEPENDENT says so. */
 
-/* The sum of x - shift. */
-static inline double NAME(add)(const T *FANIN_RESTRICT x, ptrdiff_t w, double shift)
+/* The lines after these rows: by the time they are needed they are here. */
+static inline void NAME(ahead)(const T *x, ptrdiff_t w)
 {
-    double lane[LANES] = {0.0};
-    ptrdiff_t c = 0;
-    for (; c + LANES <= w; c += LANES) {
-        for (int l = 0; l < LANES; l++) {
-            lane[l] += (double)x[c + l] - shift;
-        }
+    for (ptrdiff_t b = 0; b < w * (ptrdiff_t)sizeof(T); b += FANIN_LINE) {
+        fanin_read_ahead(x, b + FANIN_AHEAD);
     }
-    for (int l = 0; c + l < w; l++) {
-        lane[l] += (double)x[c + l] - shift;
-    }
-    return add_lanes(lane);
 }
 
-/* The sum of (x - mean)^2, and with float64 of x - mean. */
-static inline double NAME(add_squares)(double *sum, const T *FANIN_RESTRICT x,
-                                       ptrdiff_t w, double mean)
+/* sum[k] and square[k]: those of x - shift[k] of row k, for two rows. */
+static inline void NAME(add_two)(double *sum, double *square, const T *FANIN_RESTRICT x,
+                                 ptrdiff_t stride, ptrdiff_t w, double shift0,
+                                 double shift1)
 {
-    double lane[LANES] = {0.0}, linear[LANES] = {0.0};
-    ptrdiff_t c = 0;
-    for (; c + LANES <= w; c += LANES) {
-        for (int l = 0; l < LANES; l++) {
-            double d = (double)x[c + l] - mean;
-            lane[l] += d * d;
-            if (KIND) {
-                linear[l] += d;
+    const T *FANIN_RESTRICT x1 = x + stride;
+    double s0 = 0.0, s1 = 0.0, q0 = 0.0, q1 = 0.0;
+    FANIN_SUM(s0, s1, q0, q1)
+    for (ptrdiff_t c = 0; c < w; c++) {
+        double a = (double)x[c] - shift0, b = (double)x1[c] - shift1;
+        s0 += a;
+        s1 += b;
+        q0 += a * a;
+        q1 += b * b;
+    }
+    sum[0] = s0, sum[1] = s1, square[0] = q0, square[1] = q1;
+}
+
+/* Sums and squares of x - shift for all rows, shift[r] or without `shift` x[r, 0]. sum
+ * may be shift. */
+static void NAME(add_rows)(double *sum, double *square, const T *x, ptrdiff_t stride,
+                           ptrdiff_t rows, ptrdiff_t w, const double *shift, int centre)
+{
+    for (ptrdiff_t r = 0; r < rows; r += 2) {
+        /* The last of an odd number of rows is its own partner. */
+        const ptrdiff_t next = r + 1 < rows, step = next ? stride : 0;
+        const T *row = x + r * stride;
+        double s[2], q[2], shift0 = 0.0, shift1 = 0.0;
+        if (shift != NULL) {
+            shift0 = shift[r];
+            shift1 = shift[r + next];
+        } else {
+            NAME(ahead)(row, w);
+            NAME(ahead)(row + step, w);
+            if (centre) {
+                shift0 = (double)row[0];
+                shift1 = (double)row[step];
             }
         }
+        NAME(add_two)(s, q, row, step, w, shift0, shift1);
+        sum[r] = s[0];
+        square[r] = q[0];
+        sum[r + next] = s[1];
+        square[r + next] = q[1];
     }
-    for (int l = 0; c + l < w; l++) {
-        double d = (double)x[c + l] - mean;
-        lane[l] += d * d;
-        linear[l] += d;
-    }
-    *sum = KIND ? add_lanes(linear) : 0.0;
-    return add_lanes(lane);
 }
 
 static void NAME(statistics)(fanin_norm_rows to, const void *data, ptrdiff_t x_stride,
                              ptrdiff_t rows, ptrdiff_t w, double eps, int centre)
 {
-    const T *x = data;
     const double n = (double)w;
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        const T *row = x + r * x_stride;
-        /* The rows after this block's: by the time they are needed they are here. */
-        for (ptrdiff_t b = 0; b < w * (ptrdiff_t)sizeof(T); b += FANIN_LINE) {
-            fanin_read_ahead(row, b + FANIN_AHEAD);
+    const T *x = data;
+    NAME(add_rows)(to.mean, to.rstd, x, x_stride, rows, w, NULL, centre);
+    if (!centre) {
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            to.mean[r] = 0.0;
+            to.rstd[r] = to.rstd[r] / n + eps;
         }
-        const double shift = KIND ? (double)row[0] : 0.0;
-        to.mean[r] = centre ? shift + NAME(add)(row, w, shift) / n : 0.0;
+    } else {
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            double part = to.mean[r] / n, square = to.rstd[r] - to.mean[r] * part;
+            to.mean[r] = (double)x[r * x_stride] + part;
+            to.rstd[r] = (square < 0.0 ? 0.0 : square) / n + eps;
+        }
     }
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        double sum, mean = to.mean[r];
-        double square = NAME(add_squares)(&sum, x + r * x_stride, w, mean);
-        if (KIND) {
-            double part = centre ? sum / n : 0.0, hi = mean + part, back = hi - mean;
+#if KIND
+    if (centre) {
+        double sum[ROWS];
+        NAME(add_rows)(sum, to.rstd, x, x_stride, rows, w, to.mean, centre);
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            double mean = to.mean[r], part = sum[r] / n, hi = mean + part;
+            double back = hi - mean, square = to.rstd[r] - sum[r] * part;
             to.mean[r] = hi;
             to.lo[r] = (mean - (hi - back)) + (part - back);
-            to.scale[r] = 1.0;
-            square -= sum * part;
-            if (!(square <= HUGE_SQUARES)) {
-                square = INFINITY;      /* stays so, and is redone below */
-            }
-            square = square > 0.0 ? square : 0.0;
+            to.rstd[r] = (square < 0.0 ? 0.0 : square) / n + eps;
         }
-        to.rstd[r] = square / n + eps;
     }
     for (ptrdiff_t r = 0; r < rows; r++) {
         double total = to.rstd[r];
-#if KIND
+        to.lo[r] = centre ? to.lo[r] : 0.0;
+        to.scale[r] = 1.0;
         if (!(total <= HUGE_SQUARES) || total < TINY_SQUARE) {
             careful_row(&to.mean[r], &to.lo[r], &to.rstd[r], &to.scale[r],
-                        (const double *)data + r * x_stride, w, eps, centre);
-            continue;
+                        x + r * x_stride, w, eps, centre);
+        } else {
+            to.rstd[r] = fanin_norm_rstd(total);
         }
-#endif
-        to.rstd[r] = fanin_norm_rstd(total);
     }
+#else
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        to.rstd[r] = fanin_norm_rstd(to.rstd[r]);
+    }
+#endif
 }
 
 static void NAME(apply)(void *to, ptrdiff_t y_stride, const void *data,
@@ -133,48 +153,30 @@ static void NAME(sums)(double *c1, double *c2, double *FANIN_RESTRICT dgamma,
         const T *FANIN_RESTRICT dy = (const T *)dy_data + r * dy_stride;
         const double m = s.mean[r], a = s.rstd[r];
         const double l = KIND ? s.lo[r] : 0.0, p = KIND ? s.scale[r] : 1.0;
-        double u[8] = {0.0}, v[8] = {0.0};
-        ptrdiff_t c = 0;
+        double u = 0.0, v = 0.0;
         (void)l, (void)p;
-        for (ptrdiff_t b = 0; b < w * (ptrdiff_t)sizeof(T); b += FANIN_LINE) {
-            fanin_read_ahead(x, b + FANIN_AHEAD);
-            fanin_read_ahead(dy, b + FANIN_AHEAD);
-        }
+        NAME(ahead)(x, w);
+        NAME(ahead)(dy, w);
         if (dgamma != NULL) {
-            for (; c + 8 <= w; c += 8) {
-                for (int i = 0; i < 8; i++) {
-                    double d = (double)dy[c + i], h = XHAT(x[c + i], m, l, a, p);
-                    double g = d * gamma[c + i];
-                    u[i] += g;
-                    v[i] += g * h;
-                    dgamma[c + i] += d * h;
-                    dbeta[c + i] += d;
-                }
-            }
-            for (int i = 0; c + i < w; i++) {
-                double d = (double)dy[c + i], h = XHAT(x[c + i], m, l, a, p);
-                double g = d * gamma[c + i];
-                u[i] += g;
-                v[i] += g * h;
-                dgamma[c + i] += d * h;
-                dbeta[c + i] += d;
+            FANIN_SUM(u, v)
+            for (ptrdiff_t c = 0; c < w; c++) {
+                double d = (double)dy[c], h = XHAT(x[c], m, l, a, p);
+                double g = d * gamma[c];
+                u += g;
+                v += g * h;
+                dgamma[c] += d * h;
+                dbeta[c] += d;
             }
         } else {
-            for (; c + 8 <= w; c += 8) {
-                for (int i = 0; i < 8; i++) {
-                    double g = (double)dy[c + i] * gamma[c + i];
-                    u[i] += g;
-                    v[i] += g * XHAT(x[c + i], m, l, a, p);
-                }
-            }
-            for (int i = 0; c + i < w; i++) {
-                double g = (double)dy[c + i] * gamma[c + i];
-                u[i] += g;
-                v[i] += g * XHAT(x[c + i], m, l, a, p);
+            FANIN_SUM(u, v)
+            for (ptrdiff_t c = 0; c < w; c++) {
+                double g = (double)dy[c] * gamma[c];
+                u += g;
+                v += g * XHAT(x[c], m, l, a, p);
             }
         }
-        c1[r] = add_eight(u);
-        c2[r] = add_eight(v);
+        c1[r] = u;
+        c2[r] = v;
     }
 }
 
