@@ -223,9 +223,11 @@ def _gradient_arguments(
 def _parameter_gradients(
     saved: Saved, sums: Float64
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """dgamma and dbeta in the shapes and dtypes of gamma and beta."""
+    """Dgamma and dbeta in the shapes and dtypes of gamma and beta."""
     found: list[NDArray[Any] | None] = []
-    for values, dtype in zip(sums, (saved._gamma_dtype, saved._beta_dtype), strict=True):
+    for values, dtype in zip(
+        sums, (saved._gamma_dtype, saved._beta_dtype), strict=True
+    ):
         if dtype is None:
             found.append(None)
             continue
@@ -689,7 +691,7 @@ def _update_running(
     order: tuple[int, ...] | None,
     n_rows: int,
 ) -> None:
-    """running := (1 - momentum) running + momentum new, with the unbiased variance."""
+    """Move the running statistics by `momentum` towards the batch's, var unbiased."""
     var = np.empty(exponent.shape)
     _moments.moments_finish(var, np.empty(exponent.shape), state, exponent, 1.0)
     mean = np.ldexp(state[MEAN], exponent) if exponent.any() else state[MEAN].copy()

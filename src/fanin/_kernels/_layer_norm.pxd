@@ -13,8 +13,8 @@ cdef extern from "layer_norm.h" nogil:
     NormRows norm_rows_at "fanin_norm_rows_at"(NormRows s, Py_ssize_t i)
 
 # y := xhat gamma + beta for C-contiguous rows of w values, which fills `stats`; without
-# `centre` (RMS) the mean is taken as 0. y may be x. Any block of rows may be given: rows
-# do not depend on each other.
+# `centre` (RMS) the mean is taken as 0. y may be x. Any block of rows may be given:
+# rows do not depend on each other.
 cdef void layer_norm_rows(
     floating *y, NormRows stats, const floating *x, Py_ssize_t rows, Py_ssize_t w,
     const double *gamma, const double *beta, double eps, bint centre) noexcept nogil

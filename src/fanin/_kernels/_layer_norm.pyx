@@ -139,7 +139,9 @@ cdef void lay_grid(Job *job) noexcept nogil:
     job.buffer_bytes = (job.block * job.tile * size + 63) // 64 * 64
 
 
-cdef Py_ssize_t workers_of(const Job *job, int n_threads, Py_ssize_t n_tasks) noexcept nogil:
+cdef Py_ssize_t workers_of(
+    const Job *job, int n_threads, Py_ssize_t n_tasks
+) noexcept nogil:
     if job.n_rows * job.n_cols <= SMALL:
         return 1
     return min(<Py_ssize_t>n_threads, n_tasks)
@@ -174,7 +176,9 @@ cdef void *destination(
     return place
 
 
-cdef Py_ssize_t rows_ahead(const Job *job, Py_ssize_t row, Py_ssize_t end) noexcept nogil:
+cdef Py_ssize_t rows_ahead(
+    const Job *job, Py_ssize_t row, Py_ssize_t end
+) noexcept nogil:
     """How many rows from `row` a block takes: none that a jump in memory divides."""
     cdef Py_ssize_t inner = job.x.row_n[0]
     return min(min(job.block, end - row), inner - row % inner)
@@ -199,7 +203,8 @@ cdef void forward_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
         x = source(&job.x, job.x_direct, buffer, row, rows, col, cols, &x_stride)
         y = destination(&job.y, job.y_direct, buffer, row, rows, col, cols, &y_stride)
         if not job.known:
-            kernels.statistics[job.kind](s, x, x_stride, rows, cols, job.eps, job.centre)
+            kernels.statistics[job.kind](
+                s, x, x_stride, rows, cols, job.eps, job.centre)
         kernels.apply[job.kind](
             y, y_stride, x, x_stride, rows, cols, s, job.gamma + col, job.beta + col,
             job.past)
