@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 
 import numpy as np
@@ -589,6 +590,110 @@ def test_nan_and_infinities_propagate_as_in_pytorch(rng, value, dtype, columns):
         np.testing.assert_allclose(Y, ty.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mean, tm.numpy(), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(var, tv.numpy(), rtol=1e-6)
+
+
+# --- What other compiled modules call ------------------------------------------
+
+
+class NormRows(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_void_p) for n in ("mean", "rstd", "lo", "scale")]
+
+
+class NormCols(ctypes.Structure):
+    _fields_ = [
+        (n, ctypes.c_void_p)
+        for n in ("mean", "lo", "rstd", "scale", "slope", "beta", "c1", "c2")
+    ]
+
+
+def exported(module, name, *argtypes):
+    """The C function that a .pxd declares, as something to call from here."""
+    capsule = module.__pyx_capi__[name]
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype = ctypes.c_char_p
+    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    return ctypes.CFUNCTYPE(None, *argtypes)(address)
+
+
+def address(array):
+    return None if array is None else array.ctypes.data
+
+
+P, N, D, B = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(200, 50), (3, 9_000), (1, 1)])
+@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm"])
+def test_row_kernels_for_other_modules(rng, kind, shape, dtype):
+    fuse = f"__pyx_fuse_{int(dtype == np.float64)}"
+    forward = exported(
+        _layer_norm, f"{fuse}layer_norm_rows", P, NormRows, P, N, N, P, P, D, B
+    )
+    backward = exported(
+        _layer_norm,
+        f"{fuse}layer_norm_rows_backward",
+        *(P, P, P, P, P, NormRows, N, N, P, B),
+    )
+    rows, w = shape
+    X, dY = rng.standard_normal((2, *shape)).astype(dtype)
+    gamma, beta = rng.standard_normal((2, w))
+    centre = kind == "layer_norm"
+    stats = np.full((4, rows), np.nan)
+    pointers = [address(row) for row in stats]
+    s = NormRows(*(pointers if dtype == np.float64 else [*pointers[:2], None, None]))
+    Y, dX, sums = np.empty_like(X), np.empty_like(X), np.zeros((2, w))
+    x, g = address(X), address(gamma)
+    forward(address(Y), s, x, rows, w, g, address(beta), 1e-3, centre)
+    wanted, saved = FORWARD[kind](X, gamma, beta, eps=1e-3)
+    assert np.array_equal(Y, wanted)
+    dy = address(dY)
+    backward(
+        *(address(dX), address(sums[0]), address(sums[1]), dy, x, s, rows, w, g, centre)
+    )
+    dx, dgamma, dbeta = BACKWARD[kind](dY, saved)
+    assert np.array_equal(dX, dx)
+    np.testing.assert_allclose(sums, [dgamma, dbeta], rtol=1e-12, atol=1e-12)
+    backward(dy, None, None, dy, x, s, rows, w, g, centre)  # in place
+    largest = float(np.abs(dX).max())
+    assert_agrees(dY, dx.astype(float), dtype, w, 4 * largest)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_column_kernels_for_other_modules(rng, dtype):
+    fuse = f"__pyx_fuse_{int(dtype == np.float64)}batch_norm_rows"
+    forward = exported(_batch_norm, fuse, P, P, N, N, NormCols)
+    sums = exported(_batch_norm, f"{fuse}_sums", P, P, P, P, N, N, NormCols)
+    gradient = exported(_batch_norm, f"{fuse}_gradient", P, P, P, N, N, NormCols)
+    settle = exported(
+        _batch_norm, "norm_settle", P, P, P, P, P, P, N, D, D, ctypes.c_int
+    )
+    rows, w = 203, 50
+    X, dY = rng.standard_normal((2, rows, w)).astype(dtype)
+    gamma, beta = rng.standard_normal((2, w))
+    state, exponent = np.zeros((5, w)), np.zeros(w, np.int32)
+    _moments.moments_forward(state, exponent, X, (0,), 1)
+    mean, rstd, lo, scale = stats = np.empty((4, w))
+    settle(*map(address, (mean, rstd, lo, scale, state, exponent)), w, rows, 1e-5, True)
+    Y, dX, c = np.empty_like(X), np.empty_like(X), np.zeros((2, w))
+    slope = rstd * gamma
+    s = NormCols(*map(address, (mean, lo, rstd, scale, slope, beta, c[0], c[1])))
+    forward(address(Y), address(X), rows, w, s)
+    wanted, saved = fanin.batch_norm(X, gamma, beta)
+    assert_agrees(Y, wanted.astype(float), dtype, rows)
+    assert np.array_equal(stats[1] * stats[3], saved.rstd)
+    dy, x = address(dY), address(X)
+    sums(address(c[0]), address(c[1]), dy, x, rows, w, s)
+    dx, dgamma, dbeta = fanin.batch_norm_backward(dY, saved)
+    np.testing.assert_allclose(c, [dbeta, dgamma], rtol=1e-12, atol=1e-12)
+    c /= rows
+    gradient(address(dX), dy, x, rows, w, s)
+    assert_agrees(dX, dx.astype(float), dtype, rows)
+    gradient(address(dX), dy, None, rows, w, s)
+    assert_agrees(dX, dY * slope, dtype, 1)
 
 
 # --- Precision and range -----------------------------------------------------

@@ -123,28 +123,41 @@ def _eps(eps: float) -> float:
     return eps if eps == 1e-5 else _validation.real(eps, "eps", minimum=0.0)
 
 
+def _constants(value: float) -> Float64:
+    array = np.full(1024, value)
+    array.flags.writeable = False
+    return array
+
+
+ONES, ZEROS = _constants(1.0), _constants(0.0)
+
+
 def _parameter(
     value: ArrayLike | None,
     name: str,
-    default: float,
+    default: Float64,
     shape: tuple[int, ...],
     order: tuple[int, ...] | None,
     which: str,
 ) -> tuple[Float64, np.dtype[Any] | None]:
-    """Return gamma or beta as a float64 copy in the kernels' order, and its dtype."""
+    """Return gamma or beta as a float64 copy in the kernels' order, and its dtype.
+
+    One that is not given is cut from constants, or as long as it has to be.
+    """
     if value is None:
         n = 1
         for size in shape:
             n *= size
-        return (np.ones if default else np.zeros)(n), None
+        return default[:n] if n <= default.size else np.full(n, default[0]), None
     array = _validation.real_array(value, name)
     if array.shape != shape:
         raise ValueError(
             f"{name} must have shape {shape}, that of X's {which}; got {array.shape}"
         )
-    dtype = _validation.result_dtype(array)
-    copy = np.array(array, np.float64, order="C")
-    return to_columns(copy, shape, order), dtype
+    copy = array.astype(np.float64, order="C")
+    if copy.ndim != 1:
+        copy = to_columns(copy, shape, order)
+    return copy, _validation.result_dtype(array)
 
 
 def _out_for(X: NDArray[Any], out: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -224,21 +237,16 @@ def _parameter_gradients(
     saved: Saved, sums: Float64
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Dgamma and dbeta in the shapes and dtypes of gamma and beta."""
-    found: list[NDArray[Any] | None] = []
-    for values, dtype in zip(
-        sums, (saved._gamma_dtype, saved._beta_dtype), strict=True
-    ):
-        if dtype is None:
-            found.append(None)
-            continue
-        ordered = from_columns(values, saved._shape, saved._order)
-        if dtype != np.float64:
-            with np.errstate(over="ignore"):
-                ordered = ordered.astype(dtype)
-        elif saved._order is None:
-            ordered = ordered.copy()
-        found.append(ordered.reshape(saved._shape))
-    return found[0], found[1]
+    if saved._order is not None:
+        sums = from_columns(sums, saved._shape, saved._order)
+    gamma, beta = saved._gamma_dtype, saved._beta_dtype
+    dgamma = dbeta = None
+    with np.errstate(over="ignore"):
+        if gamma is not None:
+            dgamma = sums[0].astype(gamma).reshape(saved._shape)
+        if beta is not None:
+            dbeta = sums[1].astype(beta).reshape(saved._shape)
+    return dgamma, dbeta
 
 
 def _kept_axes(ndim: int, axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -273,8 +281,8 @@ def _row_norm(
     checked_eps = float(np.finfo(dtype).eps) if eps is None else _eps(eps)
     threads = _threads.resolve(n_threads)
     result = _out_for(array, out, dtype)
-    g, g_dtype = _parameter(gamma, "gamma", 1.0, shape, order, "normalized axes")
-    b, b_dtype = _parameter(beta, "beta", 0.0, shape, order, "normalized axes")
+    g, g_dtype = _parameter(gamma, "gamma", ONES, shape, order, "normalized axes")
+    b, b_dtype = _parameter(beta, "beta", ZEROS, shape, order, "normalized axes")
     n_rows = 1
     for size in kept:
         n_rows *= size
@@ -840,8 +848,8 @@ def batch_norm(
         (("X", array), ("out", out), ("gamma", gamma), ("beta", beta)),
     )
     order = permutation(array, axes)
-    g, g_dtype = _parameter(gamma, "gamma", 1.0, shape, order, "features")
-    b, b_dtype = _parameter(beta, "beta", 0.0, shape, order, "features")
+    g, g_dtype = _parameter(gamma, "gamma", ONES, shape, order, "features")
+    b, b_dtype = _parameter(beta, "beta", ZEROS, shape, order, "features")
     stats = np.empty((4, g.size))
     if training:
         state, exponent = forward(array, axes, shape, threads)

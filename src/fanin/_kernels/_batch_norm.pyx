@@ -210,7 +210,7 @@ cdef void do_block(
     Py_ssize_t rows, Py_ssize_t col, Py_ssize_t cols
 ) noexcept nogil:
     cdef char *x_buffer = buffers
-    cdef char *buffer = buffers + BUFFER_BYTES
+    cdef char *buffer = NULL if buffers == NULL else buffers + BUFFER_BYTES
     cdef Py_ssize_t size = 8 if job.kind else 4
     cdef Py_ssize_t x_stride = 0
     cdef Py_ssize_t dy_stride = 0
@@ -248,7 +248,7 @@ cdef void do_block(
                 NULL if dy == NULL else <char *>dy + left, cols,
                 NULL if x == NULL else <char *>x + left, cols, rows % stack, cols, s,
                 past)
-    if y == buffer:
+    if y != NULL and y == buffer:
         block_copy(&job.y, buffer, job.inner, row, rows, col, cols, True)
 
 
@@ -257,10 +257,12 @@ cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t at = i
     cdef Py_ssize_t size = 8 if job.kind else 4
     cdef Py_ssize_t part, row, end, col, cols, rows, run, c, k
-    cdef char *buffers = job.buffers + worker * 2 * <Py_ssize_t>BUFFER_BYTES
+    cdef char *buffers = NULL
     cdef double *s1 = NULL
     cdef double *s2 = NULL
     cdef double *to
+    if not job.direct:
+        buffers = job.buffers + worker * 2 * <Py_ssize_t>BUFFER_BYTES
     if job.what != SUMS:
         at = job.n_parts * job.n_tiles - 1 - i
     part = at // job.n_tiles

@@ -223,7 +223,9 @@ cdef int run_forward(Job *job, int n_threads) noexcept nogil:
     lay_grid(job)
     workers = workers_of(job, n_threads, job.n_parts * job.n_tiles)
     job.buffers = NULL
-    if not (job.x_direct and job.y_direct):
+    if job.x_direct and job.y_direct:
+        job.buffer_bytes = 0
+    else:
         job.buffers = <char *>malloc(<size_t>(workers * job.buffer_bytes))
         if job.buffers == NULL:
             return -2
@@ -334,12 +336,12 @@ cdef int run_backward(Job *job, int n_threads) noexcept nogil:
     cdef Py_ssize_t size = 8 if job.kind else 4
     cdef Py_ssize_t wave, slots, i, k, workers
     cdef bint tiled
-    cdef bint gathers
     job.known = True
     lay_grid(job)
     tiled = job.n_tiles > 1
     job.dy_direct = is_direct(&job.dy, job.n_cols)
-    gathers = not (job.x_direct and job.y_direct and job.dy_direct)
+    if job.x_direct and job.y_direct and job.dy_direct:
+        job.buffer_bytes = 0
     if tiled:
         wave = max(1, TASK_BYTES // (job.n_cols * size))
         wave = min(wave, job.n_rows)
@@ -350,7 +352,7 @@ cdef int run_backward(Job *job, int n_threads) noexcept nogil:
         wave = min(job.n_parts, max(PARTIAL_BYTES // (16 * job.n_cols), 2 * workers))
         slots = wave * 2 * job.n_cols if job.wanted else 0
     job.partial = <double *>malloc(<size_t>(
-        slots * 8 + 64 + (2 * workers * job.buffer_bytes if gathers else 0)))
+        slots * 8 + 64 + 2 * workers * job.buffer_bytes))
     if job.partial == NULL:
         return -2
     job.buffers = <char *>(job.partial + slots)

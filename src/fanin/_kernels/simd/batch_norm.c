@@ -1,6 +1,6 @@
 /* Design: batch normalization of a block, its sums and its gradient
  *
- * With the mean and variance of a column over n rows (Ioffe & Szegedy 2015, algorithm 1)
+ * With mean and variance of a column over n rows (Ioffe & Szegedy 2015, algorithm 1)
  *     xhat = (x - mean) rstd,   rstd = 1 / sqrt(var + eps),   y = xhat gamma + beta;
  * backward (their section 3, simplified: sum(x - mean) is 0),
  *     dbeta = sum dy,   dgamma = sum dy xhat,

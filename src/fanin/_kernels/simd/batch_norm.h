@@ -5,19 +5,20 @@
 #include "levels.h"
 
 /* One of each per column: xhat = ((x scale - mean) - lo) rstd (float32 data needs no lo
- * and no scale); y = xhat gamma + beta, with slope = rstd gamma. Backward: slope = scale
- * rstd gamma, and c1, c2 are the means of dy and dy xhat (in inference unused). */
+ * and no scale); y = xhat gamma + beta, with slope = rstd gamma. Backward: slope =
+ * scale rstd gamma, and c1, c2 are the means of dy and dy xhat (in inference unused). */
 typedef struct {
     const double *mean, *lo, *rstd, *scale, *slope, *beta, *c1, *c2;
 } fanin_norm_cols;
 
 /* Arrays of two: for float and for double. A block is rows x w with a row's values side
  * by side (`cols_`), or one column of contiguous values (`rows_`); strides in elements.
- * `past`: write past the cache. The result may lie where an input of the same type is. */
+ * `past`: write past the cache. A result may lie where an input of its type does. */
 struct fanin_batch_norm {
     /* y := xhat gamma + beta. */
-    void (*cols_apply[2])(void *y, ptrdiff_t y_stride, const void *x, ptrdiff_t x_stride,
-                          ptrdiff_t rows, ptrdiff_t w, fanin_norm_cols s, int past);
+    void (*cols_apply[2])(void *y, ptrdiff_t y_stride, const void *x,
+                          ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
+                          fanin_norm_cols s, int past);
     void (*rows_apply[2])(void *y, const void *x, ptrdiff_t rows, fanin_norm_cols s,
                           int past);
     /* s1 += sum of dy, s2 += sum of dy xhat, column by column. */

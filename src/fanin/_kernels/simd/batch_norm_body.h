@@ -31,11 +31,16 @@ static void NAME(cols_apply)(void *to, ptrdiff_t y_stride, const void *data,
         }
         for (ptrdiff_t start = 0; start < w; start += RUN) {
             const ptrdiff_t n = w - start < RUN ? w - start : RUN;
-            const double *FANIN_RESTRICT m = s.mean + start, *FANIN_RESTRICT l = s.lo + start;
+            const double *FANIN_RESTRICT m = s.mean + start;
+            const double *FANIN_RESTRICT l = s.lo + start;
             const double *FANIN_RESTRICT p = s.scale + start;
-            const double *FANIN_RESTRICT a = s.slope + start, *FANIN_RESTRICT b = s.beta + start;
+            const double *FANIN_RESTRICT a = s.slope + start;
+            const double *FANIN_RESTRICT b = s.beta + start;
             const T *from = x + start;
-            T *out = past ? fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T)) : y + start;
+            T *out = y + start;
+            if (past) {
+                out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+            }
             (void)l, (void)p;
             NAME(ahead)(from, n);
             FANIN_INDEPENDENT
@@ -64,7 +69,10 @@ static void NAME(rows_apply)(void *to, const void *data, ptrdiff_t rows,
     for (ptrdiff_t start = 0; start < rows; start += RUN) {
         const ptrdiff_t n = rows - start < RUN ? rows - start : RUN;
         const T *from = x + start;
-        T *out = past ? fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T)) : y + start;
+        T *out = y + start;
+        if (past) {
+            out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+        }
         NAME(ahead)(from, n);
         FANIN_INDEPENDENT
         for (ptrdiff_t r = 0; r < n; r++) {
@@ -77,9 +85,9 @@ static void NAME(rows_apply)(void *to, const void *data, ptrdiff_t rows,
 }
 
 static void NAME(cols_sums)(double *FANIN_RESTRICT s1, double *FANIN_RESTRICT s2,
-                            const void *dy_data, ptrdiff_t dy_stride, const void *x_data,
-                            ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
-                            fanin_norm_cols s)
+                            const void *dy_data, ptrdiff_t dy_stride,
+                            const void *x_data, ptrdiff_t x_stride, ptrdiff_t rows,
+                            ptrdiff_t w, fanin_norm_cols s)
 {
     const double *FANIN_RESTRICT mean = s.mean, *FANIN_RESTRICT lo = s.lo;
     const double *FANIN_RESTRICT scale = s.scale, *FANIN_RESTRICT rstd = s.rstd;
@@ -87,7 +95,8 @@ static void NAME(cols_sums)(double *FANIN_RESTRICT s1, double *FANIN_RESTRICT s2
     ptrdiff_t r = 0;
     (void)lo, (void)scale;
     for (; r + 4 <= rows; r += 4, x += 4 * x_stride, dy += 4 * dy_stride) {
-        const T *x0 = x, *x1 = x + x_stride, *x2 = x + 2 * x_stride, *x3 = x + 3 * x_stride;
+        const T *x0 = x, *x1 = x + x_stride, *x2 = x + 2 * x_stride;
+        const T *x3 = x + 3 * x_stride;
         const T *d0 = dy, *d1 = dy + dy_stride, *d2 = dy + 2 * dy_stride;
         const T *d3 = dy + 3 * dy_stride;
         for (ptrdiff_t start = 0; start < w; start += RUN) {
@@ -103,8 +112,10 @@ static void NAME(cols_sums)(double *FANIN_RESTRICT s1, double *FANIN_RESTRICT s2
             for (ptrdiff_t c = start; c < end; c++) {
                 double m = mean[c], l = KIND ? lo[c] : 0.0, p = KIND ? scale[c] : 1.0;
                 double a = rstd[c];
-                double h0 = CENTRED(x0[c], m, l, p) * a, h1 = CENTRED(x1[c], m, l, p) * a;
-                double h2 = CENTRED(x2[c], m, l, p) * a, h3 = CENTRED(x3[c], m, l, p) * a;
+                double h0 = CENTRED(x0[c], m, l, p) * a;
+                double h1 = CENTRED(x1[c], m, l, p) * a;
+                double h2 = CENTRED(x2[c], m, l, p) * a;
+                double h3 = CENTRED(x3[c], m, l, p) * a;
                 double e0 = (double)d0[c], e1 = (double)d1[c], e2 = (double)d2[c];
                 double e3 = (double)d3[c];
                 (void)l, (void)p;
@@ -116,7 +127,8 @@ static void NAME(cols_sums)(double *FANIN_RESTRICT s1, double *FANIN_RESTRICT s2
     for (; r < rows; r++, x += x_stride, dy += dy_stride) {
         for (ptrdiff_t c = 0; c < w; c++) {
             s1[c] += (double)dy[c];
-            s2[c] += (double)dy[c] * (CENTRED(x[c], mean[c], lo[c], scale[c]) * rstd[c]);
+            double h = CENTRED(x[c], mean[c], lo[c], scale[c]) * rstd[c];
+            s2[c] += (double)dy[c] * h;
         }
     }
 }
@@ -163,12 +175,18 @@ static void NAME(cols_gradient)(void *to, ptrdiff_t dx_stride, const void *dy_da
         }
         for (ptrdiff_t start = 0; start < w; start += RUN) {
             const ptrdiff_t n = w - start < RUN ? w - start : RUN;
-            const double *FANIN_RESTRICT m = s.mean + start, *FANIN_RESTRICT l = s.lo + start;
-            const double *FANIN_RESTRICT p = s.scale + start, *FANIN_RESTRICT a = s.rstd + start;
+            const double *FANIN_RESTRICT m = s.mean + start;
+            const double *FANIN_RESTRICT l = s.lo + start;
+            const double *FANIN_RESTRICT p = s.scale + start;
+            const double *FANIN_RESTRICT a = s.rstd + start;
             const double *FANIN_RESTRICT k = s.slope + start;
-            const double *FANIN_RESTRICT c1 = s.c1 + start, *FANIN_RESTRICT c2 = s.c2 + start;
+            const double *FANIN_RESTRICT c1 = s.c1 + start;
+            const double *FANIN_RESTRICT c2 = s.c2 + start;
             const T *d = dy + start;
-            T *out = past ? fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T)) : dx + start;
+            T *out = dx + start;
+            if (past) {
+                out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+            }
             (void)l, (void)p;
             NAME(ahead)(d, n);
             if (x == NULL) {
@@ -209,7 +227,10 @@ static void NAME(rows_gradient)(void *to, const void *dy_data, const void *x_dat
     for (ptrdiff_t start = 0; start < rows; start += RUN) {
         const ptrdiff_t n = rows - start < RUN ? rows - start : RUN;
         const T *d = dy + start;
-        T *out = past ? fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T)) : dx + start;
+        T *out = dx + start;
+        if (past) {
+            out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+        }
         NAME(ahead)(d, n);
         if (x == NULL) {
             FANIN_INDEPENDENT
@@ -222,7 +243,8 @@ static void NAME(rows_gradient)(void *to, const void *dy_data, const void *x_dat
         NAME(ahead)(from, n);
         FANIN_INDEPENDENT
         for (ptrdiff_t r = 0; r < n; r++) {
-            out[r] = (T)((((double)d[r] - c1) - (CENTRED(from[r], m, l, p) * a) * c2) * k);
+            double h = CENTRED(from[r], m, l, p) * a;
+            out[r] = (T)((((double)d[r] - c1) - h * c2) * k);
         }
     }
     if (past) {

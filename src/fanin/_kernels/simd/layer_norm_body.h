@@ -20,7 +20,7 @@ static inline void NAME(add_two)(double *sum, double *square, const T *FANIN_RES
 {
     const T *FANIN_RESTRICT x1 = x + stride;
     double s0 = 0.0, s1 = 0.0, q0 = 0.0, q1 = 0.0;
-    FANIN_SUM(s0, s1, q0, q1)
+    FANIN_SUM8(s0, s1, q0, q1)
     for (ptrdiff_t c = 0; c < w; c++) {
         double a = (double)x[c] - shift0, b = (double)x1[c] - shift1;
         s0 += a;
@@ -63,19 +63,20 @@ static void NAME(add_rows)(double *sum, double *square, const T *x, ptrdiff_t st
 static void NAME(statistics)(fanin_norm_rows to, const void *data, ptrdiff_t x_stride,
                              ptrdiff_t rows, ptrdiff_t w, double eps, int centre)
 {
-    const double n = (double)w;
+    const double inverse = 1.0 / (double)w;
     const T *x = data;
     NAME(add_rows)(to.mean, to.rstd, x, x_stride, rows, w, NULL, centre);
     if (!centre) {
         for (ptrdiff_t r = 0; r < rows; r++) {
             to.mean[r] = 0.0;
-            to.rstd[r] = to.rstd[r] / n + eps;
+            to.rstd[r] = to.rstd[r] * inverse + eps;
         }
     } else {
         for (ptrdiff_t r = 0; r < rows; r++) {
-            double part = to.mean[r] / n, square = to.rstd[r] - to.mean[r] * part;
+            double part = to.mean[r] * inverse;
+            double square = to.rstd[r] - to.mean[r] * part;
             to.mean[r] = (double)x[r * x_stride] + part;
-            to.rstd[r] = (square < 0.0 ? 0.0 : square) / n + eps;
+            to.rstd[r] = (square < 0.0 ? 0.0 : square) * inverse + eps;
         }
     }
 #if KIND
@@ -83,11 +84,11 @@ static void NAME(statistics)(fanin_norm_rows to, const void *data, ptrdiff_t x_s
         double sum[ROWS];
         NAME(add_rows)(sum, to.rstd, x, x_stride, rows, w, to.mean, centre);
         for (ptrdiff_t r = 0; r < rows; r++) {
-            double mean = to.mean[r], part = sum[r] / n, hi = mean + part;
+            double mean = to.mean[r], part = sum[r] * inverse, hi = mean + part;
             double back = hi - mean, square = to.rstd[r] - sum[r] * part;
             to.mean[r] = hi;
             to.lo[r] = (mean - (hi - back)) + (part - back);
-            to.rstd[r] = (square < 0.0 ? 0.0 : square) / n + eps;
+            to.rstd[r] = (square < 0.0 ? 0.0 : square) * inverse + eps;
         }
     }
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -129,8 +130,12 @@ static void NAME(apply)(void *to, ptrdiff_t y_stride, const void *data,
         for (ptrdiff_t start = 0; start < w; start += most) {
             const ptrdiff_t n = w - start < most ? w - start : most;
             const T *FANIN_RESTRICT from = x + start;
-            const double *FANIN_RESTRICT g = gamma + start, *FANIN_RESTRICT b = beta + start;
-            T *out = past ? fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T)) : y + start;
+            const double *FANIN_RESTRICT g = gamma + start;
+            const double *FANIN_RESTRICT b = beta + start;
+            T *out = y + start;
+            if (past) {
+                out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+            }
             FANIN_INDEPENDENT
             for (ptrdiff_t c = 0; c < n; c++) {
                 out[c] = (T)(XHAT(from[c], m, l, a, p) * g[c] + b[c]);
@@ -192,7 +197,7 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
     fanin_writer writer = {NULL, NULL, 0, 0};
     const T *x = x_data, *dy = dy_data;
     T *dx = to;
-    for (ptrdiff_t r = 0; r < rows; r++, x += x_stride, dy += dy_stride, dx += dx_stride) {
+    for (ptrdiff_t r = 0; r < rows; r++) {
         const double m = s.mean[r], a = s.rstd[r];
         const double l = KIND ? s.lo[r] : 0.0, p = KIND ? s.scale[r] : 1.0;
         const double first = centre ? c1[r] / count : 0.0, second = c2[r] / count;
@@ -205,7 +210,10 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
             const ptrdiff_t n = w - start < most ? w - start : most;
             const T *xs = x + start, *ds = dy + start;
             const double *FANIN_RESTRICT g = gamma + start;
-            T *out = past ? fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T)) : dx + start;
+            T *out = dx + start;
+            if (past) {
+                out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+            }
             FANIN_INDEPENDENT
             for (ptrdiff_t c = 0; c < n; c++) {
                 out[c] = (T)(scale * (((double)ds[c] * g[c] - first)
@@ -215,5 +223,6 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
         if (past && (r == rows - 1 || !dense)) {
             fanin_writer_end(&writer);
         }
+        x += x_stride, dy += dy_stride, dx += dx_stride;
     }
 }
