@@ -436,3 +436,119 @@ def normalize_small(out, X, mean, std, zero, inverse):
     flat = (mean.reshape(-1), None, std.reshape(-1), None)
     normalize_forward(out.reshape(rows.shape), rows, (0,), *flat, zero, inverse, 1)
     return out
+
+
+# --- _layer_norm ---------------------------------------------------------------
+
+
+def _samples(X, axes):
+    """X as samples by normalized `axes`, in long double, and the order of its axes."""
+    rows = column_order(X, axes)
+    columns = column_order(X, rows)
+    table = X.transpose(rows + columns).astype(np.longdouble)
+    n_columns = int(np.prod([X.shape[d] for d in columns]))
+    return table.reshape(-1, n_columns), rows + columns
+
+
+def _store(out, table, order):
+    """Write a table to `out`, whose axes in this order are the table's."""
+    with np.errstate(all="ignore"):
+        view = out.transpose(order)
+        view[...] = table.reshape(view.shape)
+
+
+def _split(stats, mean, rstd):
+    """Store a long double mean in two words, and the rest."""
+    with np.errstate(all="ignore"):
+        stats[0] = mean
+        stats[1] = rstd
+        if len(stats) > 2:
+            stats[2] = mean - stats[0].astype(np.longdouble)
+            stats[3] = 1
+
+
+def _normalized(table, stats):
+    """((x scale - mean) - lo) rstd, with one of each per row of the table."""
+    mean, rstd, lo, scale = [*stats, *np.array([[0.0], [1.0]])][:4]
+    with np.errstate(all="ignore"):
+        scaled = table * np.reshape(scale, (-1, 1)) - mean[:, None]
+        return (scaled - np.reshape(lo, (-1, 1))) * rstd[:, None].astype(np.longdouble)
+
+
+def _inverse_root(value):
+    """1 / sqrt(value), and 0 of 0."""
+    with np.errstate(all="ignore"):
+        return np.where(value == 0, 0, 1 / np.sqrt(value))
+
+
+def layer_norm_forward(out, stats, X, axes, gamma, beta, eps, centre, known, n_threads):
+    """Ba, Kiros & Hinton 2016, eq. 4; without `centre` Zhang & Sennrich 2019, eq. 4."""
+    table, order = _samples(X, axes)
+    with np.errstate(all="ignore"):
+        if not known:
+            mean = table.mean(axis=1) if centre else np.zeros(len(table), table.dtype)
+            d = table - mean[:, None]
+            _split(stats, mean, _inverse_root((d * d).mean(axis=1) + eps))
+        _store(out, _normalized(table, stats) * gamma + beta, order)
+
+
+def layer_norm_backward(
+    out, sums, dY, X, axes, stats, gamma, centre, wanted, n_threads
+):
+    """The gradient by its formula; see simd/layer_norm.c."""
+    table, order = _samples(X, axes)
+    dy = dY.transpose(order).astype(np.longdouble).reshape(table.shape)
+    xhat = _normalized(table, stats)
+    scale = stats[3][:, None] if len(stats) > 2 else 1.0
+    g = dy * gamma
+    inner = g - xhat * (g * xhat).mean(axis=1, keepdims=True)
+    if centre:
+        inner = inner - g.mean(axis=1, keepdims=True)
+    _store(out, stats[1][:, None] * scale * inner, order)
+    sums[...] = ((dy * xhat).sum(axis=0), dy.sum(axis=0)) if wanted else 0.0
+
+
+# --- _batch_norm ---------------------------------------------------------------
+
+
+def norm_statistics(stats, state, exponent, n_rows, eps, centre):
+    """Mean, 1 / sqrt(var + eps), the mean's second word, and 2^-exponent."""
+    n, hi, lo, m2, m2_lo = state.astype(np.longdouble)
+    with np.errstate(all="ignore"):
+        scale = np.ldexp(np.longdouble(1), -exponent)
+        var = (m2 + m2_lo) / n_rows
+        if not centre:
+            var = np.where(np.isnan(var), np.inf, var + (hi + lo) ** 2)
+            hi = lo = np.zeros_like(hi)
+        var[n != n_rows] = np.nan
+        stats[0] = np.where(n != n_rows, np.nan, hi)
+        stats[1] = _inverse_root(var + eps * scale * scale)
+        stats[2] = lo
+        stats[3] = scale
+
+
+def batch_norm_forward(out, X, axes, stats, gamma, beta, n_threads):
+    """Ioffe & Szegedy 2015, algorithm 1, from the statistics on."""
+    columns = column_order(X, axes)
+    table, order = _samples(X, tuple(axes))
+    assert order[: len(columns)] == columns
+    xhat = _normalized(table, stats)
+    with np.errstate(all="ignore"):
+        _store(out, xhat * gamma[:, None] + beta[:, None], order)
+
+
+def batch_norm_backward(
+    out, sums, dY, X, axes, stats, gamma, training, wanted, n_threads
+):
+    """The gradient by its formula; see simd/batch_norm.c."""
+    table, order = _samples(X, tuple(axes))
+    dy = dY.transpose(order).astype(np.longdouble).reshape(table.shape)
+    xhat = _normalized(table, stats)
+    inner = dy
+    if training:
+        inner = dy - dy.mean(axis=1, keepdims=True)
+        inner = inner - xhat * (dy * xhat).mean(axis=1, keepdims=True)
+    slope = gamma * stats[1] * stats[3]
+    _store(out, slope[:, None] * inner, order)
+    given = training or wanted
+    sums[...] = ((dy * xhat).sum(axis=1), dy.sum(axis=1)) if given else 0.0

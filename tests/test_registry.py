@@ -24,6 +24,9 @@ TESTS = Path(__file__).parent
 TWINS = {
     "_activations.forward": "activation_forward",
     "_activations.backward": "activation_backward",
+    "_batch_norm.batch_norm_backward": "batch_norm_backward",
+    "_batch_norm.batch_norm_forward": "batch_norm_forward",
+    "_batch_norm.norm_statistics": "norm_statistics",
     "_blas.matmul": "matmul",
     "_blas.matvec": "matvec",
     "_dense.Plan.forward": "network_outputs",
@@ -31,6 +34,8 @@ TWINS = {
     "_dense.Plan.step": "loss_and_gradient",
     "_fill.fill": "fill",
     "_fill.philox4x32": "philox4x32",
+    "_layer_norm.layer_norm_backward": "layer_norm_backward",
+    "_layer_norm.layer_norm_forward": "layer_norm_forward",
     "_losses.forward": "loss_forward",
     "_losses.link": "loss_link",
     "_moments.moments_forward": "moments_forward",

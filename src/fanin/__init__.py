@@ -8,6 +8,14 @@ from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
 from fanin.gradcheck import GradientError, GradientReport, check_gradient
 from fanin.network import History, Network
+from fanin.normalization import (
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from fanin.preprocessing import Moments, moments, standardize, unstandardize
 
 __all__ = [
@@ -17,13 +25,19 @@ __all__ = [
     "Moments",
     "Network",
     "__version__",
+    "batch_norm",
+    "batch_norm_backward",
     "check_gradient",
     "get_num_threads",
     "initializers",
+    "layer_norm",
+    "layer_norm_backward",
     "layers",
     "losses",
     "moments",
     "optimizers",
+    "rms_norm",
+    "rms_norm_backward",
     "set_num_threads",
     "show_config",
     "standardize",
