@@ -38,6 +38,20 @@ CASES = {
             Z, m = fanin.standardize(X, n_threads=n_threads, return_moments=True)
             return Z[:, ::1000].tobytes() + m.mean.tobytes()
     """,
+    "layer_norm": """
+        X = np.broadcast_to(np.arange(400, dtype=np.int16), (40_000, 400))
+        def call(n_threads):
+            Y, saved = fanin.layer_norm(X, np.ones(400), n_threads=n_threads)
+            dX, dgamma, _ = fanin.layer_norm_backward(Y, saved, n_threads=n_threads)
+            return dX[::1000].tobytes() + dgamma.tobytes()
+    """,
+    "batch_norm": """
+        X = np.broadcast_to(np.arange(40_000, dtype=np.int16)[:, None], (40_000, 400))
+        def call(n_threads):
+            Y, saved = fanin.batch_norm(X, np.ones(400), n_threads=n_threads)
+            dX, dgamma, _ = fanin.batch_norm_backward(Y, saved, n_threads=n_threads)
+            return dX[::1000].tobytes() + dgamma.tobytes()
+    """,
     # Products may round differently with another split: seven digits are compared.
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (300_000, 50))
@@ -70,7 +84,7 @@ CASES = {
 }
 
 # No kernel of these contracts or reorders, so SIMD levels do not even round apart.
-SAME_AT_EVERY_LEVEL = ["moments", "standardize"]
+SAME_AT_EVERY_LEVEL = ["moments", "update", "standardize"]
 
 LONG_CASES = {
     "moments": """
@@ -84,6 +98,11 @@ LONG_CASES = {
         X = np.broadcast_to(row, (200_000_000, 4))
         def call(n_threads):
             fanin.standardize(X, n_threads=n_threads)
+    """,
+    "layer_norm": """
+        X = np.broadcast_to(np.arange(400, dtype=np.int16), (2_000_000, 400))
+        def call(n_threads):
+            fanin.layer_norm(X, n_threads=n_threads)
     """,
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (500_000_000, 50))

@@ -5,7 +5,13 @@ Each module but `model` and `timing` holds the rows of one part of the library.
 
 from __future__ import annotations
 
-from comparison import gradients, initialization, networks, normalization
+from comparison import (
+    gradients,
+    initialization,
+    networks,
+    normalization,
+    normalization_layers,
+)
 from comparison.model import Row
 
 __all__ = ["all_rows"]
@@ -15,6 +21,7 @@ def all_rows() -> list[Row]:
     """Return every row in the order of the table."""
     return [
         *normalization.rows(),
+        *normalization_layers.rows(),
         *networks.rows(),
         *initialization.rows(),
         *gradients.rows(),

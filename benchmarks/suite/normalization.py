@@ -49,6 +49,64 @@ class Standardize:
         fanin.moments(self.X)
 
 
+class Views:
+    params = (["every second row", "every second column", "transposed"],)
+    param_names = ("view",)
+
+    def setup(self, view: str) -> None:
+        if view == "transposed":
+            self.X = make_data(50, 500_000, "float32", "C").T
+        else:
+            data = make_data(500_000, 100, "float32", "C")
+            self.X = data[::2] if view == "every second row" else data[:, ::2]
+        self.out = np.empty_like(self.X)
+
+    def time_standardize_out(self, *_: object) -> None:
+        fanin.standardize(self.X, out=self.out)
+
+
+class Short:
+    """Calls that are short: one row through stored values, and one more row."""
+
+    def setup(self) -> None:
+        data = make_data(100, 64, "float64", "C")
+        self.m = fanin.moments(data)
+        self.row, self.mean, self.std = data[:1], self.m.mean, self.m.std
+
+    def time_stored(self) -> None:
+        fanin.standardize(self.row, mean=self.mean, std=self.std)
+
+    def time_update(self) -> None:
+        self.m.update(self.row)
+
+
+class Weighted:
+    def setup(self) -> None:
+        self.X = make_data(1_000_000, 50, "float32", "C")
+        self.weights = np.random.default_rng(2).random(len(self.X))
+
+    def time_moments(self) -> None:
+        fanin.moments(self.X, weights=self.weights)
+
+
+class Layers:
+    params = (["layer_norm", "batch_norm", "rms_norm"], [(1_000_000, 50), (32, 64)])
+    param_names = ("kind", "shape")
+
+    def setup(self, kind: str, shape: tuple[int, int]) -> None:
+        self.X = make_data(*shape, "float32", "C")
+        self.out = np.empty_like(self.X)
+        self.forward = getattr(fanin, kind)
+        self.backward = getattr(fanin, kind + "_backward")
+        _, self.saved = self.forward(self.X)
+
+    def time_forward(self, *_: object) -> None:
+        self.forward(self.X, out=self.out)
+
+    def time_backward(self, *_: object) -> None:
+        self.backward(self.X, self.saved, out=self.out)
+
+
 class Memory:
     """The peak of a process that holds the data, 200 MB, and works in place."""
 
