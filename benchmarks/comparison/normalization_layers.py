@@ -61,7 +61,8 @@ def expected_gradient(kind: str, X: Any, dY: Any, gamma: Any) -> Any:
 
 
 def tolerance(kind: str, n_samples: int, sums: Any) -> float:
-    """Some tens of roundings an element; and the sums over samples are in `sums`."""
+    """Return what an element may be off by, for sums over samples in dtype `sums`."""
+    # Some tens of roundings an element.
     own = 200 * unit_roundoff(np.float32)
     # The data has mean 3 and standard deviation 2: what is summed is below 6 of these.
     return own + 12 * sum_error(n_samples, sums) * (kind == "batch_norm")

@@ -5,8 +5,8 @@ Design
 a) The array is a table of rows (reduced) and columns (kept), see source.h. It is cut
    by a grid that depends on its shape and layout alone: tiles of columns; within a
    tile *groups* of rows of about 1 MiB, the tasks; within a group *blocks* of about
-   256 KiB (a quarter of it), which stay in the L2 cache for the two passes of
-   simd/moments.c. Blocks are merged into their group in order, and groups into the
+   256 KiB (a quarter of it), which stay in the L2 cache in case simd/moments.c has to
+   pass over one again. Blocks are merged into their group in order, and groups into the
    total in order. So neither the number of threads nor which thread did what can
    change a bit, and neither does cutting the data between two groups.
 b) Columns side by side in memory are vectorized over (*columns inner*); where a
@@ -16,7 +16,6 @@ b) Columns side by side in memory are vectorized over (*columns inner*); where a
 c) Groups are computed in waves, so that partial results stay small. With few tiles
    a wave is many groups, each with a partial result of its own, merged at its end.
    With many tiles a task takes one tile down several groups and merges on the way.
-
 d) An update merges group after group into a total that is there already. Data that is
    cut between two groups therefore gives the same bits as the whole, and a total that
    starts empty those of a first call.
@@ -28,7 +27,7 @@ an int32 `exponent` e; the mean is (hi + lo) 2^e, M2 is (hi + lo) 2^2e. With wei
 sixth row is the second word of n, and an optional seventh counts, during one update,
 the NaN of positive weight.
 
-Cost: one read of memory, 6 operations per element; 44 bytes per column and partial
+Cost: one read of memory, 4 operations per element; 44 bytes per column and partial
 result, and per thread 57 kB of scratch and, if blocks are gathered, 256 KiB.
 """
 
