@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +20,16 @@ if not (BENCHMARKS / "compare.py").is_file():
 sys.path.insert(0, str(BENCHMARKS))
 try:
     import compare
-    from comparison import all_rows, gradients, initialization, networks, normalization
+    import memory
+    import precision
+    from comparison import (
+        all_rows,
+        gradients,
+        initialization,
+        networks,
+        normalization,
+        normalization_layers,
+    )
     from comparison.model import COLUMNS, Contender, Row, Session, Wrong
     from comparison.timing import Effort, Outcome, run_row
 finally:
@@ -49,6 +60,44 @@ def test_normalization_rows_agree(dtype, order):
     for given in (False, True):
         run_once(normalization.standardize(200, 7, dtype, order, given, session()))
     run_once(normalization.moments(200, 7, dtype, order, session()))
+    run_once(normalization.one_row(7, dtype, session()))
+
+
+@pytest.mark.parametrize(
+    "kind", ["every second row", "every second column", "transposed"]
+)
+def test_views_of_the_normalization_rows_agree(kind):
+    run_once(normalization.view(kind, 200, 7, session()))
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "batch_norm", "rms_norm"])
+def test_rows_of_the_normalization_layers_agree(kind):
+    run_once(normalization_layers.forward(kind, 200, 7, session()))
+    run_once(normalization_layers.backward(kind, 200, 7, session()))
+
+
+def test_digits_are_counted_against_exact_arithmetic():
+    X = precision.data_sets()["1e9 + 2000 normal rows"][:200]
+    exact = [precision.exact_variance(column) for column in X.T]
+    assert precision.digits([float(e) for e in exact], exact) > 15.9
+    assert 2.9 < precision.digits([float(e) * 1.001 for e in exact], exact) < 3.1
+    assert precision.digits(precision.updates(X, 7), exact) > 14
+    assert precision.digits(precision.merged(X), exact) > 14
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the peak is Linux's"
+)
+def test_memory_is_seen():
+    """A call that makes its result adds that much; a limit of 0 would be exceeded."""
+    case = ["standardize", [20, 100_000], "float32", "C", 1]
+    added = subprocess.run(
+        [sys.executable, memory.__file__, "--case", json.dumps(case)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert 1e6 < int(added.stdout) < memory.limit((20, 100_000), 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
