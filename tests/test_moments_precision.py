@@ -49,8 +49,8 @@ def peers_data(name):
     return np.r_[np.full(5000, 1e8), np.full(5000, math.log(1e-5))][:, None]
 
 
-# What the library promises. A double's rounding is 1.1e-16; a block's sums are at most
-# 256 additions in a row, whose rounding errors mostly cancel.
+# What the library promises. A double's rounding is 1.1e-16, and a block's sums are at
+# most some 60 additions in a row, see moments.c.
 FOURTEEN_DIGITS = 1e-14
 
 
@@ -309,3 +309,27 @@ def test_trends_and_steps_cost_no_digits(order) -> None:
     var = fanin.moments(X).var
     for c in range(len(columns)):
         assert abs(Fraction(var[c]) / exact_moments(X[:, c])[1] - 1) < 1e-14
+
+
+def two_valued(n, few, rng):
+    """A constant but for `few` values: rounding errors of its sums have one sign."""
+    column = np.full(n, rng.uniform(1, 2))
+    column[:few] = rng.uniform(1, 2)
+    return column
+
+
+@pytest.mark.parametrize("way", ["plain", "weights", "weights and NaN"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("n", [4096, 12_000])
+def test_equal_values_cost_no_digits(rng, n, order, way) -> None:
+    columns = [two_valued(n, few, rng) for few in (1, 13, n // 7, n // 2)]
+    columns.append(np.repeat([1.1, 1.7, 1.3], n // 3 + 1)[:n])
+    for wide in (1, len(columns)):
+        X = np.asarray(np.stack(columns[-wide:], axis=1), order=order)
+        weights = None if way == "plain" else np.ones(n)
+        if way == "weights and NaN":
+            X[5] = np.nan
+        var = fanin.moments(X, weights=weights).var
+        for c in range(wide):
+            known = X[:, c][~np.isnan(X[:, c])]
+            assert abs(Fraction(var[c]) / exact_moments(known)[1] - 1) < 1e-14

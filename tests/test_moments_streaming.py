@@ -574,3 +574,18 @@ def test_repr_says_what_there_is():
     assert repr(fanin.Moments(axis=(0, 1), nan_policy="raise")) == (
         "Moments(axis=(0, 1), ddof=0, nan_policy='raise'; no data)"
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("exponent", [4000, 0], "beyond a float64"),
+        ("axis", [0, 0], "names an axis twice"),
+        ("shape", [2, 1, *[1] * 70], "none that an array can have"),
+    ],
+)
+def test_dictionaries_that_no_moments_can_have_are_refused(field, value, message):
+    data = fanin.moments([[1.0, 2.0], [3.0, 5.0]]).to_dict()
+    data[field] = value
+    with pytest.raises(ValueError, match=message):
+        fanin.Moments.from_dict(data)

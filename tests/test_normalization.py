@@ -1055,3 +1055,39 @@ def test_the_functions_are_those_of_the_module():
     for name in KINDS:
         assert getattr(fanin, name) is getattr(module, name)
         assert getattr(fanin, f"{name}_backward") is getattr(module, f"{name}_backward")
+
+
+def test_a_neighbour_of_x_is_not_x():
+    """An `out` that interleaves with X is not in place: backward works."""
+    A = np.random.default_rng(5).standard_normal((6, 8))
+    X = A[:, 4:].copy()
+    Y, saved = fanin.layer_norm(A[:, 4:], out=A[:, :4])
+    wanted, other = fanin.layer_norm(X)
+    assert np.array_equal(Y, wanted)
+    dY = np.arange(24.0).reshape(6, 4)
+    dX, _, _ = fanin.layer_norm_backward(dY, saved)
+    assert np.array_equal(dX, fanin.layer_norm_backward(dY, other)[0])
+
+
+def test_saved_is_made_by_forward_passes_only():
+    with pytest.raises(TypeError, match="made by batch_norm"):
+        fanin.normalization.Saved()
+
+
+def test_a_negative_running_variance_is_refused_beside_a_nan():
+    with pytest.raises(ValueError, match="running_var must not be negative"):
+        fanin.batch_norm(
+            np.ones((2, 2)),
+            training=False,
+            running_mean=np.zeros(2),
+            running_var=np.array([np.nan, -1.0]),
+        )
+
+
+def test_running_statistics_of_tiny_values_leak_no_numpy_errors():
+    mean, var = np.zeros(1), np.zeros(1)
+    with np.errstate(all="raise"):
+        X = np.array([[1e-320], [3e-320], [4e-320]])
+        _, saved = fanin.batch_norm(X, eps=0.0, running_mean=mean, running_var=var)
+        assert np.isfinite(saved.mean).all()
+    assert 0 < mean[0] < 1e-320

@@ -549,3 +549,61 @@ def test_more_than_2_to_the_31_elements():
     m = fanin.moments(X)
     assert m.count == [2**31 + 8]
     assert m.mean == [1 / (2**31 + 8)]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_last_chunk_of_any_size_gives_the_bits_of_the_whole(
+    rng, dtype, order, weighted
+):
+    """Also one so short that it might be taken another way."""
+    columns = 40
+    probe = np.zeros((100_000, columns), dtype, order=order)
+    step = fanin.Moments().block_rows(probe)
+    for last in range(1, 17):
+        X = np.asarray(rng.standard_normal((step + last, columns), dtype), order=order)
+        w = rng.random(len(X)) if weighted else None
+        m = fanin.Moments()
+        for rows in (slice(0, step), slice(step, None)):
+            part = np.asarray(X[rows], order=order)
+            m.update(part, weights=None if w is None else w[rows])
+        whole = fanin.moments(X, weights=w)
+        assert np.array_equal(m._state, whole._state)
+
+
+def test_a_negative_std_is_refused_beside_a_nan():
+    X = [[1.0, 2.0], [3.0, 4.0]]
+    with pytest.raises(ValueError, match=r"std must not be negative; got -1\.0"):
+        fanin.standardize(X, mean=[0, 0], std=[np.nan, -1.0])
+    with pytest.raises(ValueError, match=r"std must not be negative; got -1\.0"):
+        fanin.unstandardize(X, [0, 0], [np.nan, -1.0])
+
+
+def test_too_few_values_for_ddof_give_nan_at_any_magnitude():
+    for size in (1.0, 1e200, 1e-200):
+        Z = fanin.standardize(np.array([[size], [-size]]), ddof=2)
+        assert np.isnan(Z).all()
+
+
+def test_stored_values_may_lie_anywhere():
+    stored = np.zeros(17, np.uint8)[1:].view(np.float64)
+    assert not stored.flags.aligned
+    stored[:] = [1, 2]
+    X = np.arange(60.0).reshape(30, 2)
+    Z = fanin.standardize(X, mean=stored, std=stored)
+    assert np.array_equal(Z, (X - stored) / stored)
+
+
+def test_masks_are_not_silently_dropped():
+    X = np.ma.masked_array([[1.0], [2.0], [30.0]], mask=[[0], [0], [1]])
+    with pytest.raises(TypeError, match="X is a masked array"):
+        fanin.moments(X)
+    assert fanin.moments(X.filled(np.nan)).mean == 1.5
+    assert fanin.moments(np.ma.masked_array([1.0, 3.0])).mean == 2.0
+
+
+def test_ddof_is_named_on_the_short_path_too():
+    stored = {"mean": np.zeros(2), "std": np.ones(2)}
+    with pytest.raises(TypeError, match="ddof"):
+        fanin.standardize(np.ones((1, 2)), **stored, ddof=np.array([0, 0]))

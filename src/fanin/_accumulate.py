@@ -28,7 +28,7 @@ WEIGHTED = MISSING
 
 
 def check_ddof(ddof: float) -> float:
-    return 0.0 if ddof == 0 else _validation.real(ddof, "ddof", minimum=0.0)
+    return _validation.real(ddof, "ddof", minimum=0.0)
 
 
 def check_axis(axis: Any) -> int | tuple[int, ...] | None:
@@ -36,7 +36,10 @@ def check_axis(axis: Any) -> int | tuple[int, ...] | None:
     if axis is None:
         return None
     if isinstance(axis, tuple):
-        return tuple(_validation.integer(one, "axis") for one in axis)
+        axes = tuple(_validation.integer(one, "axis") for one in axis)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"axis names an axis twice; got {axis!r}")
+        return axes
     return _validation.integer(axis, "axis")
 
 

@@ -143,6 +143,8 @@ def from_dict(data: Any) -> tuple[Parts | None, dict[str, Any]]:
         for i, n in enumerate(_list(data, "shape"))
     )
     size = math.prod(shape)
+    if len(shape) > 64 or max(shape, default=0) >= 2**62:
+        raise ValueError(f"'shape' is none that an array can have; got {shape}")
     rows = [
         [
             _decode(value, f"{name}[{i}]")
@@ -158,6 +160,13 @@ def from_dict(data: Any) -> tuple[Parts | None, dict[str, Any]]:
         for i, e in enumerate(_list(data, "exponent", size))
     ]
     state = np.array(rows, np.float64).reshape(len(rows), size)
+    with np.errstate(all="ignore"):
+        beyond = np.isinf(
+            np.ldexp(state[MEAN], np.array(exponent, np.int32))
+        ) & np.isfinite(state[MEAN])
+    if beyond.any():
+        i = int(np.flatnonzero(beyond)[0])
+        raise ValueError(f"feature {i}: 'mean' is beyond a float64 by its 'exponent'")
     for i in range(size):
         _check_feature(state[:, i], f"feature {i}")
     return (state, np.array(exponent, np.int32), shape), options

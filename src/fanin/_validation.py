@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ def real_array(X: ArrayLike, name: str) -> NDArray[Any]:
     """Return `X` as an array of a real dtype; an array passes through uncopied."""
     array = np.asarray(X)
     kind = array.dtype.kind
+    masks = sys.modules.get("numpy.ma")
+    if masks is not None and isinstance(X, masks.MaskedArray) and masks.is_masked(X):
+        raise TypeError(
+            f"{name} is a masked array with masked values, and fanin knows no masks; "
+            f"NaN is a missing value: {name}.filled(numpy.nan)"
+        )
     if kind not in "fiub" or (kind == "f" and array.dtype.itemsize > 8):
         raise TypeError(
             f"{name} must be an array of real numbers (bool, integers, float16, "
@@ -51,6 +58,13 @@ def result_dtype(X: NDArray[Any]) -> np.dtype[Any]:
     if X.dtype.kind == "f" and X.dtype.itemsize <= 4:
         return FLOATS[0]
     return FLOATS[1]
+
+
+def not_negative(array: NDArray[Any], name: str) -> None:
+    """Refuse an array with a negative number; NaN passes."""
+    below = array < 0
+    if below.any():
+        raise ValueError(f"{name} must not be negative; got {array[below][0]}")
 
 
 def check_out(

@@ -189,6 +189,24 @@ def _is_own(checked: NDArray[Any], X: Any) -> bool:
     return isinstance(X, np.ndarray) and not np.may_share_memory(checked, X)
 
 
+def _restore_extremes(
+    state: Float64, exponent: Any, some: Any, var: Any, std: Any
+) -> None:
+    """Take from scale_ what var_, its square, had no room for in a double."""
+    var, std = np.asarray(var), np.asarray(std)
+    huge, tiny = np.isinf(var) & (std > 1e150), (var < 1e-290) & (std < 1e-140)
+    lost = some & (huge | (tiny & (std > 0.0)))
+    unknown = some & np.isinf(var) & ~(huge & np.isfinite(std))
+    if unknown.any():
+        raise ValueError(
+            f"feature {np.flatnonzero(unknown)[0]} has an infinite var_, and no scale_ "
+            f"that says more: such statistics cannot be continued or merged"
+        )
+    exponent[lost] = np.frexp(std[lost])[1]
+    state[1, lost] = np.ldexp(state[1, lost], -exponent[lost])
+    state[3, lost] = state[0, lost] * np.ldexp(std[lost], -exponent[lost]) ** 2
+
+
 class StandardScaler(_Base):  # type: ignore[misc]
     """Standardize features: scikit-learn's StandardScaler, computed by fanin.
 
@@ -307,7 +325,10 @@ class StandardScaler(_Base):  # type: ignore[misc]
             if values is not None:
                 state[row, some] = np.asarray(values)[some]
         state[3] *= state[0]
-        return Moments._of(state, np.zeros(n_features, np.int32), (n_features,), 0.0)
+        exponent = np.zeros(n_features, np.int32)
+        if self.var_ is not None:
+            _restore_extremes(state, exponent, some, self.var_, self.scale_)
+        return Moments._of(state, exponent, (n_features,), 0.0)
 
     def _adopt(self, found: Moments, weighted: bool) -> None:
         """Take the attributes from moments."""

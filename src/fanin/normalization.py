@@ -88,6 +88,11 @@ class Saved:
     _stats: Float64
     _training: bool
 
+    def __init__(self) -> None:
+        raise TypeError(
+            "Saved is made by batch_norm, layer_norm and rms_norm, not by itself"
+        )
+
     def _shaped(self, values: Float64) -> Any:
         shape, order = self._kept
         view = from_columns(values, shape, order).reshape(shape)
@@ -99,7 +104,7 @@ class Saved:
         """Mean of each feature or sample."""
         mean = self._stats[S_MEAN]
         if len(self._stats) > S_SCALE:
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 mean = mean / self._stats[S_SCALE]
         return self._shaped(mean.copy())
 
@@ -108,7 +113,7 @@ class Saved:
         """1 / sqrt(var + eps) of each feature or sample."""
         rstd = self._stats[S_RSTD]
         if len(self._stats) > S_SCALE:
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 rstd = rstd * self._stats[S_SCALE]
         return self._shaped(rstd.copy())
 
@@ -183,8 +188,8 @@ def _saved(
 ) -> Saved:
     saved = Saved.__new__(Saved)
     saved._kind = kind
-    # `out` has passed: it is X itself, or shares no memory with it.
-    same = out is not None and X.size > 0 and np.may_share_memory(out, X)
+    # `out` has passed: it is X itself, or shares no element with it.
+    same = out is not None and X.size > 0 and out.ctypes.data == X.ctypes.data
     saved._X = None if same else X
     saved._axes = axes
     saved._kept = kept
@@ -241,7 +246,7 @@ def _parameter_gradients(
         sums = from_columns(sums, saved._shape, saved._order)
     gamma, beta = saved._gamma_dtype, saved._beta_dtype
     dgamma = dbeta = None
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         if gamma is not None:
             dgamma = sums[0].astype(gamma).reshape(saved._shape)
         if beta is not None:
@@ -685,8 +690,8 @@ def _check_running(
             if isinstance(other, np.ndarray):
                 _validation.no_overlap(mean, other, name, "running_mean")
                 _validation.no_overlap(var, other, name, "running_var")
-    elif var.size and var.min() < 0.0:
-        raise ValueError(f"running_var must not be negative; got {var.min()}")
+    else:
+        _validation.not_negative(var, "running_var")
     return mean, var
 
 
@@ -702,11 +707,11 @@ def _update_running(
     """Move the running statistics by `momentum` towards the batch's, var unbiased."""
     var = np.empty(exponent.shape)
     _moments.moments_finish(var, np.empty(exponent.shape), state, exponent, 1.0)
-    mean = np.ldexp(state[MEAN], exponent) if exponent.any() else state[MEAN].copy()
     missing = state[N] < n_rows
-    if missing.any():
-        mean[missing] = var[missing] = np.nan
     with np.errstate(all="ignore"):
+        mean = np.ldexp(state[MEAN], exponent) if exponent.any() else state[MEAN].copy()
+        if missing.any():
+            mean[missing] = var[missing] = np.nan
         for array, new in zip(running, (mean, var), strict=True):
             values = from_columns(new, shape, order).reshape(shape)
             array[...] = (1.0 - momentum) * array.astype(np.float64) + momentum * values

@@ -10,14 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fanin import _threads, _validation
 from fanin._accumulate import (
-    M2,
-    M2_LO,
     MEAN,
     MEAN_LO,
     NAN_POLICIES,
     Axis,
     Float64,
-    N,
     NanPolicy,
     apply_nan_policy,
     check_axis,
@@ -51,7 +48,7 @@ def _stored(
                 f"or be a number; got shape {array.shape}"
             )
         array = np.full(shape, array, np.float64)
-    found = np.ascontiguousarray(array, np.float64)
+    found = np.require(array, np.float64, ["C", "A"])
     if out is not None and np.may_share_memory(out, found):
         found = found.copy()
     return found.reshape(shape)
@@ -61,8 +58,7 @@ def _checked_std(
     value: ArrayLike, shape: tuple[int, ...], out: NDArray[Any] | None
 ) -> Float64:
     std = _stored(value, "std", shape, out)
-    if std.size and std.min() < 0.0:
-        raise ValueError(f"std must not be negative; got {std.min()}")
+    _validation.not_negative(std, "std")
     return std
 
 
@@ -216,6 +212,7 @@ def standardize(
         and nan_policy in ("omit", "propagate")
         and constant in ("keep", "zero")
         and axis.__class__ is int
+        and isinstance(ddof, (int, float))
         and axis == ddof == 0
     ):
         done = _normalize.normalize_small(out, X, mean, std, constant == "zero", False)
@@ -262,9 +259,10 @@ def standardize(
         if scaled and stored_mean is None and stored_std is None:
             # Beyond a double's range on the way: mean and std times 2^-exponent.
             exponent = exponents
-            with np.errstate(all="ignore"):
-                variance = (state[M2] + state[M2_LO]) / (state[N] - checked_ddof)
-                stds = np.where(exponents != 0, np.sqrt(variance), own_std)
+            stds = np.empty(exponents.shape)
+            _moments.moments_finish(
+                stds, stds, state, np.zeros_like(exponents), checked_ddof
+            )
         elif scaled and stored_mean is None:
             with np.errstate(all="ignore"):
                 means = np.ldexp(state[MEAN], exponents)

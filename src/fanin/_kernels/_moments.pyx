@@ -102,6 +102,7 @@ cdef enum:
     WIDE = 32                # from this on, rows with gaps are read where they lie
     COLUMN_ROWS = 4096       # rows inner: the length of a block
     COLUMN_TILE = 32
+    WEIGHTED_BLOCK = 1024    # rows of a block with weights
     PARTIAL_BYTES = 256 * 1024
     SMALL = 32 * 1024        # elements that are not worth a second thread
     SWEEP = 8                # groups a task takes when tiles are many
@@ -143,7 +144,8 @@ cdef Py_ssize_t stack_of(Py_ssize_t cols) noexcept nogil:
 
 cdef void lay_grid(Grid *g) noexcept nogil:
     cdef Py_ssize_t itemsize = 4 if g.is_float else 8
-    g.inner = rows_inner(&g.view, g.n_rows, g.n_cols)
+    # By the strides alone: the last rows of a stream go the way of the others.
+    g.inner = rows_inner(&g.view, 16, g.n_cols)
     g.stack = 1
     if g.inner:
         g.tile = min(
@@ -261,7 +263,8 @@ cdef void group_weighted(
     cdef Weights u
     cdef State to
     while row < end:
-        rows = min(g.block, end - row)
+        # Few additions in a row: sums of sums of some rows, see moments.c.
+        rows = min(min(g.block, WEIGHTED_BLOCK), end - row)
         u = kernels.weights(g.weights + row, rows)
         c = 0
         while c < cols:

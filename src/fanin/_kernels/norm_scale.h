@@ -11,10 +11,10 @@
 
 #include <math.h>
 
-/* r from var + eps. (A NaN fails the comparison and stays.) */
+/* r from var + eps: 0 of 0, and NaN of what is no variance. */
 static inline double fanin_norm_rstd(double total)
 {
-    return total > 0.0 ? 1.0 / sqrt(total) : total;
+    return total > 0.0 ? 1.0 / sqrt(total) : total == 0.0 ? 0.0 : NAN;
 }
 
 /* Mean and variance are (mean + lo) 2^e and var 2^2e. */

@@ -94,7 +94,8 @@ static void fanin_views_build(fanin_view **views, int n_views, int nd,
     }
 }
 
-/* Whether to walk down the columns (1) or along the rows (0). */
+/* Whether to walk down the columns (1) or along the rows (0), as is better for
+ * n_rows of them. */
 static int fanin_rows_inner(const fanin_view *v, ptrdiff_t n_rows, ptrdiff_t n_cols)
 {
     if (n_cols == 1) {

@@ -12,7 +12,7 @@
  *    cache, is passed over again with the pilot c + S/n. (Rows in no order have
  *    S^2/n = M2 / 16 or so; a linear trend has 0, for which the pilot is taken from
  *    both ends.) Below the limit, k additions in a row lose at most
- *    k 2^-53 (1 + L + 2 sqrt(L (1 + L))) of M2, L = 2, and k is 40 or less; equal
+ *    k 2^-53 (1 + L + 2 sqrt(L (1 + L))) of M2, L = 2, and k is 50 or less; equal
  *    values, whose rounding errors add up, have come to a quarter of that.
  * b) The pilot of float64 sums x - x0, where x0 is the block's first row: constants
  *    come out exactly and large offsets do not cancel. float32 rows are summed as they
@@ -306,7 +306,7 @@ static ptrdiff_t weighted_finish(fanin_state out, const double *FANIN_RESTRICT m
 
 /* How many rows are summed before their sum is added to that of the others, and how
  * many columns are redone at a time. */
-#define WEIGHTED_ROWS 256
+#define WEIGHTED_ROWS 32
 #define CAREFUL_COLUMNS 256
 
 /* total += part, which is cleared. */
