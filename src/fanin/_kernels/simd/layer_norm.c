@@ -27,6 +27,7 @@
 #include "layer_norm.h"
 
 #include "../norm_scale.h"
+#include "lanes.h"
 #include "writer.h"
 
 #include <float.h>
@@ -102,25 +103,52 @@ static void careful_row(double *m, double *l, double *r, double *p, const double
     fanin_norm_settle(m, l, r, p, sum, lo, square > 0.0 ? square : 0.0, e, eps);
 }
 
+#define LOAD_F64 fanin_lanes_load_f64
+#define STORE_F64 fanin_lanes_store_f64
+
+/* Rows whose sums are taken together: as many as the registers hold (32 or 16). */
+#define GROUP (FANIN_LANES == 8 ? 4 : 2)
+
+/* Of a group of rows: sums, and what they are computed with; f is the factor from DEVIATION
+ * to xhat. */
+typedef struct {
+    fanin_lanes u[GROUP], v[GROUP];
+} row_sums;
+typedef struct {
+    double m[GROUP], l[GROUP], r[GROUP], p[GROUP], f[GROUP];
+} row_stats;
+
 #define T float
 #define KIND 0
 #define NAME(x) x##_f32
-#define XHAT(x, m, l, r, p) (((double)(x) - (m)) * (r))
+#define LOAD fanin_lanes_load_f32
+#define STORE fanin_lanes_store_f32
+#define DEVIATION(x, m, l, r, p) ((x) - (m))
+#define XHAT(x, m, l, r, p) (((x) - (m)) * (r))
 #include "layer_norm_body.h"
 #undef T
 #undef KIND
 #undef NAME
 #undef XHAT
+#undef DEVIATION
+#undef LOAD
+#undef STORE
 
 #define T double
 #define KIND 1
 #define NAME(x) x##_f64
+#define LOAD LOAD_F64
+#define STORE STORE_F64
+#define DEVIATION XHAT
 #define XHAT(x, m, l, r, p) ((((x) * (p) - (m)) - (l)) * (r))
 #include "layer_norm_body.h"
 #undef T
 #undef KIND
 #undef NAME
 #undef XHAT
+#undef DEVIATION
+#undef LOAD
+#undef STORE
 
 const struct fanin_layer_norm FANIN_AT_LEVEL(fanin_layer_norm) = {
     .statistics = {statistics_f32, statistics_f64},
