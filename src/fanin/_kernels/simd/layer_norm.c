@@ -18,8 +18,13 @@
  *    gives the mean in two words. A constant row has mean x[0] exactly, so xhat = 0.
  * c) Compute fast, look at the result, redo the rare row: a float64 row whose squares
  *    overflow or underflow is computed again on x 2^-e (norm_scale.h).
- * d) Sums over a row are taken in lanes: FANIN_SUM permits it. The sums over rows,
- *    dgamma and dbeta, are added to in memory, that is in the L1 cache.
+ * d) Sums over a row are taken in lanes: forward, FANIN_SUM permits it; backward, where
+ *    a compiler would take the many lanes through memory, they are variables (lanes.h).
+ *    The sums over rows, dgamma and dbeta, are added to in memory, that is in the L1
+ *    cache, once for a group of rows.
+ * e) Backward goes from the sums of a few rows to their gradient, so that reading and
+ *    writing keep taking turns; the loop over them is here, since each call from code
+ *    that was built without vectors costs as much as several rows.
  *
  * Cost per element, in operations of double: forward 4 (float64: 8) + 4, backward
  * 8 + 6. Memory: forward one read and one write, backward two reads and one write.
@@ -33,6 +38,9 @@
 #include <float.h>
 
 #define ROWS FANIN_LAYER_NORM_ROWS
+/* Rows from sums to gradient. Memory is idle while results are computed from the cache:
+ * the fewer rows, the sooner the next ones are on their way. */
+#define STEP_ROWS 8
 
 #if defined(__clang__)
 #define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -155,4 +163,5 @@ const struct fanin_layer_norm FANIN_AT_LEVEL(fanin_layer_norm) = {
     .apply = {apply_f32, apply_f64},
     .sums = {sums_f32, sums_f64},
     .gradient = {gradient_f32, gradient_f64},
+    .backward = {backward_f32, backward_f64},
 };

@@ -354,3 +354,20 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
         x += x_stride, dy += dy_stride, dx += dx_stride;
     }
 }
+
+static void NAME(backward)(void *dx, ptrdiff_t dx_stride, double *dgamma, double *dbeta,
+                           const void *dy, ptrdiff_t dy_stride, const void *x,
+                           ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
+                           fanin_norm_rows s, const double *gamma, int centre, int past)
+{
+    double c1[STEP_ROWS], c2[STEP_ROWS];
+    for (ptrdiff_t r = 0; r < rows; r += STEP_ROWS) {
+        const ptrdiff_t n = rows - r < STEP_ROWS ? rows - r : STEP_ROWS;
+        const fanin_norm_rows at = fanin_norm_rows_at(s, r);
+        const T *xs = (const T *)x + r * x_stride;
+        const T *ds = (const T *)dy + r * dy_stride;
+        NAME(sums)(c1, c2, dgamma, dbeta, ds, dy_stride, xs, x_stride, n, w, at, gamma);
+        NAME(gradient)((T *)dx + r * dx_stride, dx_stride, ds, dy_stride, xs, x_stride,
+                       n, w, at, gamma, c1, c2, (double)w, centre, past);
+    }
+}
