@@ -318,7 +318,9 @@ static inline void NAME(gradient_run)(T *dx, const T *dy, const T *x, ptrdiff_t 
 #undef GRADIENT
 }
 
-static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
+/* `begin`, `end`: whether these are the first and the last rows of a result. */
+static void NAME(gradient_rows)(fanin_writer *writer, char *buffer, int begin, int end,
+                                void *to, ptrdiff_t dx_stride, const void *dy_data,
                            ptrdiff_t dy_stride, const void *x_data, ptrdiff_t x_stride,
                            ptrdiff_t rows, ptrdiff_t w, fanin_norm_rows s,
                            const double *gamma, const double *c1, const double *c2,
@@ -326,8 +328,6 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
 {
     const ptrdiff_t most = past ? FANIN_RUN_BYTES / (ptrdiff_t)sizeof(T) : w;
     const int dense = dx_stride == w;
-    FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
-    fanin_writer writer = {NULL, NULL, 0, 0};
     const T *x = x_data, *dy = dy_data;
     T *dx = to;
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -336,23 +336,35 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
         const double first = centre ? c1[r] / count : 0.0, second = c2[r] / count;
         const double scale = a * p;
         (void)l;
-        if (past && (r == 0 || !dense)) {
-            fanin_writer_begin(&writer, dx, buffer);
+        if (past && ((begin && r == 0) || !dense)) {
+            fanin_writer_begin(writer, dx, buffer);
         }
         for (ptrdiff_t start = 0; start < w; start += most) {
             const ptrdiff_t n = w - start < most ? w - start : most;
             T *out = dx + start;
             if (past) {
-                out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+                out = fanin_writer_room(writer, n * (ptrdiff_t)sizeof(T));
             }
             NAME(gradient_run)(out, dy + start, x + start, n, gamma + start, m, l, a, p,
                                first, second, scale);
         }
-        if (past && (r == rows - 1 || !dense)) {
-            fanin_writer_end(&writer);
+        if (past && ((end && r == rows - 1) || !dense)) {
+            fanin_writer_end(writer);
         }
         x += x_stride, dy += dy_stride, dx += dx_stride;
     }
+}
+
+static void NAME(gradient)(void *dx, ptrdiff_t dx_stride, const void *dy,
+                           ptrdiff_t dy_stride, const void *x, ptrdiff_t x_stride,
+                           ptrdiff_t rows, ptrdiff_t w, fanin_norm_rows s,
+                           const double *gamma, const double *c1, const double *c2,
+                           double count, int centre, int past)
+{
+    FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
+    fanin_writer writer = {NULL, NULL, 0, 0};
+    NAME(gradient_rows)(&writer, buffer, 1, 1, dx, dx_stride, dy, dy_stride, x, x_stride,
+                        rows, w, s, gamma, c1, c2, count, centre, past);
 }
 
 static void NAME(backward)(void *dx, ptrdiff_t dx_stride, double *dgamma, double *dbeta,
@@ -360,6 +372,8 @@ static void NAME(backward)(void *dx, ptrdiff_t dx_stride, double *dgamma, double
                            ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
                            fanin_norm_rows s, const double *gamma, int centre, int past)
 {
+    FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
+    fanin_writer writer = {NULL, NULL, 0, 0};
     double c1[STEP_ROWS], c2[STEP_ROWS];
     for (ptrdiff_t r = 0; r < rows; r += STEP_ROWS) {
         const ptrdiff_t n = rows - r < STEP_ROWS ? rows - r : STEP_ROWS;
@@ -367,7 +381,8 @@ static void NAME(backward)(void *dx, ptrdiff_t dx_stride, double *dgamma, double
         const T *xs = (const T *)x + r * x_stride;
         const T *ds = (const T *)dy + r * dy_stride;
         NAME(sums)(c1, c2, dgamma, dbeta, ds, dy_stride, xs, x_stride, n, w, at, gamma);
-        NAME(gradient)((T *)dx + r * dx_stride, dx_stride, ds, dy_stride, xs, x_stride,
-                       n, w, at, gamma, c1, c2, (double)w, centre, past);
+        NAME(gradient_rows)(&writer, buffer, r == 0, r + n == rows,
+                            (T *)dx + r * dx_stride, dx_stride, ds, dy_stride, xs,
+                            x_stride, n, w, at, gamma, c1, c2, (double)w, centre, past);
     }
 }
