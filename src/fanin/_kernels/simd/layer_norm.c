@@ -18,7 +18,7 @@
  *    gives the mean in two words. A constant row has mean x[0] exactly, so xhat = 0.
  * c) Compute fast, look at the result, redo the rare row: a float64 row whose squares
  *    overflow or underflow is computed again on x 2^-e (norm_scale.h).
- * d) Sums over a row are taken in lanes: forward, FANIN_SUM permits it; backward, where
+ * d) Sums over a row are taken in lanes: forward FANIN_SUM8 permits it; backward, where
  *    a compiler would take the many lanes through memory, they are variables (lanes.h).
  *    The sums over rows, dgamma and dbeta, are added to in memory, that is in the L1
  *    cache, once for a group of rows.
@@ -54,10 +54,8 @@
  * it adds them one by one. (8 lanes: short rows leave less of a rest.) */
 #if defined(__GNUC__) || defined(__clang__)
 #define FANIN_PRAGMA_(text) _Pragma(#text)
-#define FANIN_SUM(...) FANIN_PRAGMA_(omp simd reduction(+ : __VA_ARGS__))
 #define FANIN_SUM8(...) FANIN_PRAGMA_(omp simd simdlen(8) reduction(+ : __VA_ARGS__))
 #else
-#define FANIN_SUM(...)
 #define FANIN_SUM8(...)
 #endif
 
@@ -117,8 +115,8 @@ static void careful_row(double *m, double *l, double *r, double *p, const double
 /* Rows whose sums are taken together: as many as the registers hold (32 or 16). */
 #define GROUP (FANIN_LANES == 8 ? 4 : 2)
 
-/* Of a group of rows: sums, and what they are computed with; f is the factor from DEVIATION
- * to xhat. */
+/* Of a group of rows: sums, and what they are computed with; f is the factor from
+ * DEVIATION to xhat. */
 typedef struct {
     fanin_lanes u[GROUP], v[GROUP];
 } row_sums;

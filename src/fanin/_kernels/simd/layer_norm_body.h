@@ -1,6 +1,7 @@
 /* The loops of layer_norm.c for one element type: T, KIND (1: double), NAME(x),
- * XHAT(x, mean, lo, rstd, scale), DEVIATION of the same arguments: xhat, float: xhat
- * without its factor rstd. LOAD and STORE a register's width of doubles from and to T. No include guard: layer_norm.c includes this file
+ * XHAT(x, mean, lo, rstd, scale), DEVIATION of the same arguments (xhat, for float
+ * without its factor rstd). LOAD and STORE move a register's width of doubles from and
+ * to T. No include guard: layer_norm.c includes this file
  * once per type.
  *
  * Results may be written over an input, which `restrict` would deny: element c of a
@@ -148,12 +149,12 @@ static void NAME(apply)(void *to, ptrdiff_t y_stride, const void *data,
     }
 }
 
-/* A register's width of columns of `n` (GROUP or 1) rows; `dgamma` and `dbeta` are NULL, or
- * where these columns' sums are kept. */
+/* A register's width of columns of `n` (GROUP or 1) rows; `dgamma` and `dbeta` are
+ * NULL, or where these columns' sums are kept. */
 FANIN_ALWAYS_INLINE void NAME(sums_step)(row_sums *t, double *dgamma, double *dbeta,
                                          const T *dy, ptrdiff_t dy_stride, const T *x,
                                          ptrdiff_t x_stride, fanin_lanes g,
-                                         const row_stats *s, const int n, const int part,
+                                        const row_stats *s, const int n, const int part,
                                          fanin_lanes_mask mask)
 {
     fanin_lanes d[GROUP], p[GROUP];
@@ -211,7 +212,7 @@ FANIN_ALWAYS_INLINE void NAME(sums_rows)(double *c1, double *c2, double *dgamma,
     }
     if (w % FANIN_LANES != 0) {
         NAME(sums_step)(&t, wanted ? rest : NULL, rest + FANIN_LANES, dy + last,
-                        dy_stride, x + last, x_stride, LOAD_F64(gamma + last), &stats, n,
+                       dy_stride, x + last, x_stride, LOAD_F64(gamma + last), &stats, n,
                         1, fanin_lanes_last(w % FANIN_LANES));
     }
     for (int k = 0; k < n; k++) {
@@ -260,9 +261,10 @@ static void NAME(sums)(double *c1, double *c2, double *dgamma, double *dbeta,
     }
     while (r < rows) {
         const int group = rows - r >= GROUP, wanted = dgamma != NULL;
-#define SUMS(n, wanted)                                                                 \
-    NAME(sums_rows)(c1 + r, c2 + r, dgamma, dbeta, rest, dy + r * dy_stride, dy_stride, \
-                    x + r * x_stride, x_stride, w, fanin_norm_rows_at(s, r), gamma, n,  \
+#define SUMS(n, wanted) \
+    NAME(sums_rows)(c1 + r, c2 + r, dgamma, dbeta, rest, dy + r * dy_stride, \
+                    dy_stride, \
+                    x + r * x_stride, x_stride, w, fanin_norm_rows_at(s, r), gamma, n, \
                     wanted)
         if (group && wanted) {
             SUMS(GROUP, 1);
@@ -303,8 +305,8 @@ static inline void NAME(gradient_run)(T *dx, const T *dy, const T *x, ptrdiff_t 
         }
         return;
     }
-#define GRADIENT(c)                                                                     \
-    (scale * ((LOAD(dy + c) * LOAD_F64(gamma + c) - first)                              \
+#define GRADIENT(c) \
+    (scale * ((LOAD(dy + c) * LOAD_F64(gamma + c) - first) \
               - DEVIATION(LOAD(x + c), m, l, a, p) * slope))
     if (w % FANIN_LANES != 0) {
         end = GRADIENT(last);
@@ -363,8 +365,8 @@ static void NAME(gradient)(void *dx, ptrdiff_t dx_stride, const void *dy,
 {
     FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
     fanin_writer writer = {NULL, NULL, 0, 0};
-    NAME(gradient_rows)(&writer, buffer, 1, 1, dx, dx_stride, dy, dy_stride, x, x_stride,
-                        rows, w, s, gamma, c1, c2, count, centre, past);
+    NAME(gradient_rows)(&writer, buffer, 1, 1, dx, dx_stride, dy, dy_stride, x,
+                        x_stride, rows, w, s, gamma, c1, c2, count, centre, past);
 }
 
 static void NAME(backward)(void *dx, ptrdiff_t dx_stride, double *dgamma, double *dbeta,
