@@ -57,11 +57,17 @@ cdef extern from "layer_norm.h" nogil:
         const void *x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t w, NormRows s,
         const double *gamma, const double *c1, const double *c2, double n, int centre,
         int past) noexcept nogil
+    ctypedef void (*Backward)(
+        void *dx, Py_ssize_t dx_stride, double *dgamma, double *dbeta, const void *dy,
+        Py_ssize_t dy_stride, const void *x, Py_ssize_t x_stride, Py_ssize_t rows,
+        Py_ssize_t w, NormRows s, const double *gamma, int centre,
+        int past) noexcept nogil
     struct fanin_layer_norm:
         Statistics statistics[2]
         Apply apply[2]
         Sums sums[2]
         Gradient gradient[2]
+        Backward backward[2]
     const fanin_layer_norm *FANIN_PICK_LAYER_NORM(int level)
 
 cdef extern from "stream.h" nogil:
@@ -245,8 +251,6 @@ cdef void backward_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *buffer = x_buffer + job.buffer_bytes
     cdef double *dgamma = NULL
     cdef double *dbeta = NULL
-    cdef double c1[BLOCK_ROWS]
-    cdef double c2[BLOCK_ROWS]
     cdef Py_ssize_t rows
     cdef Py_ssize_t x_stride = 0
     cdef Py_ssize_t dy_stride = 0
@@ -265,11 +269,9 @@ cdef void backward_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
         x = source(&job.x, job.x_direct, x_buffer, row, rows, 0, cols, &x_stride)
         dy = source(&job.dy, job.dy_direct, buffer, row, rows, 0, cols, &dy_stride)
         y = destination(&job.y, job.y_direct, buffer, row, rows, 0, cols, &y_stride)
-        kernels.sums[job.kind](
-            c1, c2, dgamma, dbeta, dy, dy_stride, x, x_stride, rows, cols, s, job.gamma)
-        kernels.gradient[job.kind](
-            y, y_stride, dy, dy_stride, x, x_stride, rows, cols, s, job.gamma, c1, c2,
-            <double>cols, job.centre, job.past)
+        kernels.backward[job.kind](
+            y, y_stride, dgamma, dbeta, dy, dy_stride, x, x_stride, rows, cols, s,
+            job.gamma, job.centre, job.past)
         if y == buffer:
             block_copy(&job.y, buffer, False, row, rows, 0, cols, True)
         row += rows
@@ -550,14 +552,10 @@ cdef void layer_norm_rows_backward(
     cdef Py_ssize_t r = 0
     cdef Py_ssize_t n
     cdef NormRows s
-    cdef double c1[BLOCK_ROWS]
-    cdef double c2[BLOCK_ROWS]
     while r < rows:
         n = min(block, rows - r)
         s = norm_rows_at(stats, r)
-        kernels.sums[kind](
-            c1, c2, dgamma, dbeta, dy + r * w, w, x + r * w, w, n, w, s, gamma)
-        kernels.gradient[kind](
-            dx + r * w, w, dy + r * w, w, x + r * w, w, n, w, s, gamma, c1, c2,
-            <double>w, centre, False)
+        kernels.backward[kind](
+            dx + r * w, w, dgamma, dbeta, dy + r * w, w, x + r * w, w, n, w, s, gamma,
+            centre, False)
         r += n

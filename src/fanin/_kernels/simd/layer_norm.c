@@ -18,8 +18,13 @@
  *    gives the mean in two words. A constant row has mean x[0] exactly, so xhat = 0.
  * c) Compute fast, look at the result, redo the rare row: a float64 row whose squares
  *    overflow or underflow is computed again on x 2^-e (norm_scale.h).
- * d) Sums over a row are taken in lanes: FANIN_SUM permits it. The sums over rows,
- *    dgamma and dbeta, are added to in memory, that is in the L1 cache.
+ * d) Sums over a row are taken in lanes: forward FANIN_SUM8 permits it; backward, where
+ *    a compiler would take the many lanes through memory, they are variables (lanes.h).
+ *    The sums over rows, dgamma and dbeta, are added to in memory, that is in the L1
+ *    cache, once for a group of rows.
+ * e) Backward goes from the sums of a few rows to their gradient, so that reading and
+ *    writing keep taking turns; the loop over them is here, since each call from code
+ *    that was built without vectors costs as much as several rows.
  *
  * Cost per element, in operations of double: forward 4 (float64: 8) + 4, backward
  * 8 + 6. Memory: forward one read and one write, backward two reads and one write.
@@ -27,11 +32,15 @@
 #include "layer_norm.h"
 
 #include "../norm_scale.h"
+#include "lanes.h"
 #include "writer.h"
 
 #include <float.h>
 
 #define ROWS FANIN_LAYER_NORM_ROWS
+/* Rows from sums to gradient. Memory is idle while results are computed from the cache:
+ * the fewer rows, the sooner the next ones are on their way. */
+#define STEP_ROWS 8
 
 #if defined(__clang__)
 #define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -45,10 +54,8 @@
  * it adds them one by one. (8 lanes: short rows leave less of a rest.) */
 #if defined(__GNUC__) || defined(__clang__)
 #define FANIN_PRAGMA_(text) _Pragma(#text)
-#define FANIN_SUM(...) FANIN_PRAGMA_(omp simd reduction(+ : __VA_ARGS__))
 #define FANIN_SUM8(...) FANIN_PRAGMA_(omp simd simdlen(8) reduction(+ : __VA_ARGS__))
 #else
-#define FANIN_SUM(...)
 #define FANIN_SUM8(...)
 #endif
 
@@ -102,29 +109,57 @@ static void careful_row(double *m, double *l, double *r, double *p, const double
     fanin_norm_settle(m, l, r, p, sum, lo, square > 0.0 ? square : 0.0, e, eps);
 }
 
+#define LOAD_F64 fanin_lanes_load_f64
+#define STORE_F64 fanin_lanes_store_f64
+
+/* Rows whose sums are taken together: as many as the registers hold (32 or 16). */
+#define GROUP (FANIN_LANES == 8 ? 4 : 2)
+
+/* Of a group of rows: sums, and what they are computed with; f is the factor from
+ * DEVIATION to xhat. */
+typedef struct {
+    fanin_lanes u[GROUP], v[GROUP];
+} row_sums;
+typedef struct {
+    double m[GROUP], l[GROUP], r[GROUP], p[GROUP], f[GROUP];
+} row_stats;
+
 #define T float
 #define KIND 0
 #define NAME(x) x##_f32
-#define XHAT(x, m, l, r, p) (((double)(x) - (m)) * (r))
+#define LOAD fanin_lanes_load_f32
+#define STORE fanin_lanes_store_f32
+#define DEVIATION(x, m, l, r, p) ((x) - (m))
+#define XHAT(x, m, l, r, p) (((x) - (m)) * (r))
 #include "layer_norm_body.h"
 #undef T
 #undef KIND
 #undef NAME
 #undef XHAT
+#undef DEVIATION
+#undef LOAD
+#undef STORE
 
 #define T double
 #define KIND 1
 #define NAME(x) x##_f64
+#define LOAD LOAD_F64
+#define STORE STORE_F64
+#define DEVIATION XHAT
 #define XHAT(x, m, l, r, p) ((((x) * (p) - (m)) - (l)) * (r))
 #include "layer_norm_body.h"
 #undef T
 #undef KIND
 #undef NAME
 #undef XHAT
+#undef DEVIATION
+#undef LOAD
+#undef STORE
 
 const struct fanin_layer_norm FANIN_AT_LEVEL(fanin_layer_norm) = {
     .statistics = {statistics_f32, statistics_f64},
     .apply = {apply_f32, apply_f64},
     .sums = {sums_f32, sums_f64},
     .gradient = {gradient_f32, gradient_f64},
+    .backward = {backward_f32, backward_f64},
 };

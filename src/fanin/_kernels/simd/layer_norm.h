@@ -36,6 +36,11 @@ struct fanin_layer_norm {
                         ptrdiff_t rows, ptrdiff_t w, fanin_norm_rows s,
                         const double *gamma, const double *c1, const double *c2,
                         double n, int centre, int past);
+    /* Both, of whole rows. */
+    void (*backward[2])(void *dx, ptrdiff_t dx_stride, double *dgamma, double *dbeta,
+                        const void *dy, ptrdiff_t dy_stride, const void *x,
+                        ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
+                        fanin_norm_rows s, const double *gamma, int centre, int past);
 };
 
 static inline fanin_norm_rows fanin_norm_rows_at(fanin_norm_rows s, ptrdiff_t i)

@@ -1,5 +1,7 @@
 /* The loops of layer_norm.c for one element type: T, KIND (1: double), NAME(x),
- * XHAT(x, mean, lo, rstd, scale). No include guard: layer_norm.c includes this file
+ * XHAT(x, mean, lo, rstd, scale), DEVIATION of the same arguments (xhat, for float
+ * without its factor rstd). LOAD and STORE move a register's width of doubles from and
+ * to T. No include guard: layer_norm.c includes this file
  * once per type.
  *
  * Results may be written over an input, which `restrict` would deny: element c of a
@@ -138,7 +140,7 @@ static void NAME(apply)(void *to, ptrdiff_t y_stride, const void *data,
             }
             FANIN_INDEPENDENT
             for (ptrdiff_t c = 0; c < n; c++) {
-                out[c] = (T)(XHAT(from[c], m, l, a, p) * g[c] + b[c]);
+                out[c] = (T)(XHAT((double)from[c], m, l, a, p) * g[c] + b[c]);
             }
         }
         if (past && (r == rows - 1 || !dense)) {
@@ -147,37 +149,96 @@ static void NAME(apply)(void *to, ptrdiff_t y_stride, const void *data,
     }
 }
 
-static void NAME(sums)(double *c1, double *c2, double *FANIN_RESTRICT dgamma,
-                       double *FANIN_RESTRICT dbeta, const void *dy_data,
-                       ptrdiff_t dy_stride, const void *x_data, ptrdiff_t x_stride,
-                       ptrdiff_t rows, ptrdiff_t w, fanin_norm_rows s,
-                       const double *FANIN_RESTRICT gamma)
+/* A register's width of columns of `n` (GROUP or 1) rows; `dgamma` and `dbeta` are
+ * NULL, or where these columns' sums are kept. */
+FANIN_ALWAYS_INLINE void NAME(sums_step)(row_sums *t, double *dgamma, double *dbeta,
+                                         const T *dy, ptrdiff_t dy_stride, const T *x,
+                                         ptrdiff_t x_stride, fanin_lanes g,
+                                        const row_stats *s, const int n, const int part,
+                                         fanin_lanes_mask mask)
 {
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        const T *FANIN_RESTRICT x = (const T *)x_data + r * x_stride;
-        const T *FANIN_RESTRICT dy = (const T *)dy_data + r * dy_stride;
+    fanin_lanes d[GROUP], p[GROUP];
+    for (int k = 0; k < n; k++) {
+        d[k] = LOAD(dy + k * dy_stride);
+        d[k] = part ? fanin_lanes_keep(d[k], mask) : d[k];
+        p[k] = LOAD(x + k * x_stride);
+        p[k] = d[k] * DEVIATION(p[k], s->m[k], s->l[k], s->r[k], s->p[k]);
+        t->u[k] += d[k] * g;
+        t->v[k] += p[k] * g;
+    }
+    if (dgamma == NULL) {
+        return;
+    }
+    /* By halves, so that no addition waits for three others. */
+    for (int k = 0; k < n; k++) {
+        p[k] *= s->f[k];
+    }
+    for (int half = n / 2; half > 0; half /= 2) {
+        for (int k = 0; k < half; k++) {
+            p[k] += p[k + half];
+            d[k] += d[k + half];
+        }
+    }
+    STORE_F64(dgamma, LOAD_F64(dgamma) + p[0]);
+    STORE_F64(dbeta, LOAD_F64(dbeta) + d[0]);
+}
+
+/* `n` rows of at least FANIN_LANES columns. The last columns, if they do not fill a
+ * register, are read with some before them, which are blanked. */
+FANIN_ALWAYS_INLINE void NAME(sums_rows)(double *c1, double *c2, double *dgamma,
+                                         double *dbeta, double *rest, const T *dy,
+                                         ptrdiff_t dy_stride, const T *x,
+                                         ptrdiff_t x_stride, ptrdiff_t w,
+                                         fanin_norm_rows s, const double *gamma,
+                                         const int n, const int wanted)
+{
+    const ptrdiff_t last = w - FANIN_LANES;
+    row_sums t;
+    row_stats stats;
+    for (int k = 0; k < n; k++) {
+        t.u[k] = t.v[k] = fanin_lanes_all(0.0);
+        stats.m[k] = s.mean[k];
+        stats.r[k] = s.rstd[k];
+        stats.l[k] = KIND ? s.lo[k] : 0.0;
+        stats.p[k] = KIND ? s.scale[k] : 1.0;
+        stats.f[k] = KIND ? 1.0 : s.rstd[k];
+        NAME(ahead)(x + k * x_stride, w);
+        NAME(ahead)(dy + k * dy_stride, w);
+    }
+    for (ptrdiff_t c = 0; c <= last; c += FANIN_LANES) {
+        NAME(sums_step)(&t, wanted ? dgamma + c : NULL, dbeta + c, dy + c, dy_stride,
+                        x + c, x_stride, LOAD_F64(gamma + c), &stats, n, 0,
+                        fanin_lanes_last(0));
+    }
+    if (w % FANIN_LANES != 0) {
+        NAME(sums_step)(&t, wanted ? rest : NULL, rest + FANIN_LANES, dy + last,
+                       dy_stride, x + last, x_stride, LOAD_F64(gamma + last), &stats, n,
+                        1, fanin_lanes_last(w % FANIN_LANES));
+    }
+    for (int k = 0; k < n; k++) {
+        c1[k] = fanin_lanes_sum(t.u[k]);
+        c2[k] = fanin_lanes_sum(t.v[k]) * stats.f[k];
+    }
+}
+
+/* Rows shorter than a register. */
+static void NAME(sums_short)(double *c1, double *c2, double *dgamma, double *dbeta,
+                             const T *dy, ptrdiff_t dy_stride, const T *x,
+                             ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
+                             fanin_norm_rows s, const double *gamma)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, x += x_stride, dy += dy_stride) {
         const double m = s.mean[r], a = s.rstd[r];
         const double l = KIND ? s.lo[r] : 0.0, p = KIND ? s.scale[r] : 1.0;
         double u = 0.0, v = 0.0;
         (void)l, (void)p;
-        NAME(ahead)(x, w);
-        NAME(ahead)(dy, w);
-        if (dgamma != NULL) {
-            FANIN_SUM(u, v)
-            for (ptrdiff_t c = 0; c < w; c++) {
-                double d = (double)dy[c], h = XHAT(x[c], m, l, a, p);
-                double g = d * gamma[c];
-                u += g;
-                v += g * h;
+        for (ptrdiff_t c = 0; c < w; c++) {
+            double d = (double)dy[c], h = XHAT((double)x[c], m, l, a, p);
+            u += d * gamma[c];
+            v += d * gamma[c] * h;
+            if (dgamma != NULL) {
                 dgamma[c] += d * h;
                 dbeta[c] += d;
-            }
-        } else {
-            FANIN_SUM(u, v)
-            for (ptrdiff_t c = 0; c < w; c++) {
-                double g = (double)dy[c] * gamma[c];
-                u += g;
-                v += g * XHAT(x[c], m, l, a, p);
             }
         }
         c1[r] = u;
@@ -185,7 +246,83 @@ static void NAME(sums)(double *c1, double *c2, double *FANIN_RESTRICT dgamma,
     }
 }
 
-static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
+static void NAME(sums)(double *c1, double *c2, double *dgamma, double *dbeta,
+                       const void *dy_data, ptrdiff_t dy_stride, const void *x_data,
+                       ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
+                       fanin_norm_rows s, const double *gamma)
+{
+    const T *x = x_data, *dy = dy_data;
+    double rest[2 * FANIN_LANES] = {0.0};
+    ptrdiff_t r = 0;
+    if (w < FANIN_LANES) {
+        NAME(sums_short)(c1, c2, dgamma, dbeta, dy, dy_stride, x, x_stride, rows, w, s,
+                         gamma);
+        return;
+    }
+    while (r < rows) {
+        const int group = rows - r >= GROUP, wanted = dgamma != NULL;
+#define SUMS(n, wanted) \
+    NAME(sums_rows)(c1 + r, c2 + r, dgamma, dbeta, rest, dy + r * dy_stride, \
+                    dy_stride, \
+                    x + r * x_stride, x_stride, w, fanin_norm_rows_at(s, r), gamma, n, \
+                    wanted)
+        if (group && wanted) {
+            SUMS(GROUP, 1);
+        } else if (group) {
+            SUMS(GROUP, 0);
+        } else if (wanted) {
+            SUMS(1, 1);
+        } else {
+            SUMS(1, 0);
+        }
+#undef SUMS
+        r += group ? GROUP : 1;
+    }
+    if (dgamma != NULL) {
+        const ptrdiff_t n = w % FANIN_LANES;
+        for (ptrdiff_t k = FANIN_LANES - n; k < FANIN_LANES; k++) {
+            dgamma[w - FANIN_LANES + k] += rest[k];
+            dbeta[w - FANIN_LANES + k] += rest[FANIN_LANES + k];
+        }
+    }
+}
+
+/* The last columns, if they do not fill a register, are computed with some before them,
+ * from what was there before anything was written: dx may be dy. */
+static inline void NAME(gradient_run)(T *dx, const T *dy, const T *x, ptrdiff_t w,
+                                      const double *gamma, double m, double l, double a,
+                                      double p, double first, double second,
+                                      double scale)
+{
+    const ptrdiff_t last = w - FANIN_LANES;
+    const double slope = KIND ? second : second * a;
+    fanin_lanes end = fanin_lanes_all(0.0);
+    (void)l, (void)p;
+    if (last < 0) {
+        for (ptrdiff_t c = 0; c < w; c++) {
+            dx[c] = (T)(scale * (((double)dy[c] * gamma[c] - first)
+                                 - DEVIATION((double)x[c], m, l, a, p) * slope));
+        }
+        return;
+    }
+#define GRADIENT(c) \
+    (scale * ((LOAD(dy + c) * LOAD_F64(gamma + c) - first) \
+              - DEVIATION(LOAD(x + c), m, l, a, p) * slope))
+    if (w % FANIN_LANES != 0) {
+        end = GRADIENT(last);
+    }
+    for (ptrdiff_t c = 0; c <= last; c += FANIN_LANES) {
+        STORE(dx + c, GRADIENT(c));
+    }
+    if (w % FANIN_LANES != 0) {
+        STORE(dx + last, end);
+    }
+#undef GRADIENT
+}
+
+/* `begin`, `end`: whether these are the first and the last rows of a result. */
+static void NAME(gradient_rows)(fanin_writer *writer, char *buffer, int begin, int end,
+                                void *to, ptrdiff_t dx_stride, const void *dy_data,
                            ptrdiff_t dy_stride, const void *x_data, ptrdiff_t x_stride,
                            ptrdiff_t rows, ptrdiff_t w, fanin_norm_rows s,
                            const double *gamma, const double *c1, const double *c2,
@@ -193,8 +330,6 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
 {
     const ptrdiff_t most = past ? FANIN_RUN_BYTES / (ptrdiff_t)sizeof(T) : w;
     const int dense = dx_stride == w;
-    FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
-    fanin_writer writer = {NULL, NULL, 0, 0};
     const T *x = x_data, *dy = dy_data;
     T *dx = to;
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -203,26 +338,53 @@ static void NAME(gradient)(void *to, ptrdiff_t dx_stride, const void *dy_data,
         const double first = centre ? c1[r] / count : 0.0, second = c2[r] / count;
         const double scale = a * p;
         (void)l;
-        if (past && (r == 0 || !dense)) {
-            fanin_writer_begin(&writer, dx, buffer);
+        if (past && ((begin && r == 0) || !dense)) {
+            fanin_writer_begin(writer, dx, buffer);
         }
         for (ptrdiff_t start = 0; start < w; start += most) {
             const ptrdiff_t n = w - start < most ? w - start : most;
-            const T *xs = x + start, *ds = dy + start;
-            const double *FANIN_RESTRICT g = gamma + start;
             T *out = dx + start;
             if (past) {
-                out = fanin_writer_room(&writer, n * (ptrdiff_t)sizeof(T));
+                out = fanin_writer_room(writer, n * (ptrdiff_t)sizeof(T));
             }
-            FANIN_INDEPENDENT
-            for (ptrdiff_t c = 0; c < n; c++) {
-                out[c] = (T)(scale * (((double)ds[c] * g[c] - first)
-                                      - XHAT(xs[c], m, l, a, p) * second));
-            }
+            NAME(gradient_run)(out, dy + start, x + start, n, gamma + start, m, l, a, p,
+                               first, second, scale);
         }
-        if (past && (r == rows - 1 || !dense)) {
-            fanin_writer_end(&writer);
+        if (past && ((end && r == rows - 1) || !dense)) {
+            fanin_writer_end(writer);
         }
         x += x_stride, dy += dy_stride, dx += dx_stride;
+    }
+}
+
+static void NAME(gradient)(void *dx, ptrdiff_t dx_stride, const void *dy,
+                           ptrdiff_t dy_stride, const void *x, ptrdiff_t x_stride,
+                           ptrdiff_t rows, ptrdiff_t w, fanin_norm_rows s,
+                           const double *gamma, const double *c1, const double *c2,
+                           double count, int centre, int past)
+{
+    FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
+    fanin_writer writer = {NULL, NULL, 0, 0};
+    NAME(gradient_rows)(&writer, buffer, 1, 1, dx, dx_stride, dy, dy_stride, x,
+                        x_stride, rows, w, s, gamma, c1, c2, count, centre, past);
+}
+
+static void NAME(backward)(void *dx, ptrdiff_t dx_stride, double *dgamma, double *dbeta,
+                           const void *dy, ptrdiff_t dy_stride, const void *x,
+                           ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t w,
+                           fanin_norm_rows s, const double *gamma, int centre, int past)
+{
+    FANIN_ALIGNED char buffer[FANIN_WRITER_BYTES];
+    fanin_writer writer = {NULL, NULL, 0, 0};
+    double c1[STEP_ROWS], c2[STEP_ROWS];
+    for (ptrdiff_t r = 0; r < rows; r += STEP_ROWS) {
+        const ptrdiff_t n = rows - r < STEP_ROWS ? rows - r : STEP_ROWS;
+        const fanin_norm_rows at = fanin_norm_rows_at(s, r);
+        const T *xs = (const T *)x + r * x_stride;
+        const T *ds = (const T *)dy + r * dy_stride;
+        NAME(sums)(c1, c2, dgamma, dbeta, ds, dy_stride, xs, x_stride, n, w, at, gamma);
+        NAME(gradient_rows)(&writer, buffer, r == 0, r + n == rows,
+                            (T *)dx + r * dx_stride, dx_stride, ds, dy_stride, xs,
+                            x_stride, n, w, at, gamma, c1, c2, (double)w, centre, past);
     }
 }
