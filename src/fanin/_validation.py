@@ -273,6 +273,8 @@ def overlaps_itself(array: NDArray[Any]) -> bool:
     stride_tricks is if each axis, in order of stride, steps past all that lies
     within it.
     """
+    if array.flags.forc:
+        return False
     reach = array.itemsize
     pairs = zip(array.strides, array.shape, strict=True)
     for stride, n in sorted((abs(s), n) for s, n in pairs if n > 1):
