@@ -551,6 +551,21 @@ def test_more_than_2_to_the_31_elements():
     assert m.mean == [1 / (2**31 + 8)]
 
 
+@pytest.mark.slow
+def test_a_result_of_more_than_2_to_the_31_elements():
+    """13 GB: halves in, floats out."""
+    n = 2**31 + 8
+    X = np.zeros((n // 2, 2), np.float16)
+    X[-1, 1] = 1
+    Z = fanin.standardize(X)
+    mean = 2 / n
+    std = np.sqrt(mean * (1 - mean))
+    assert (Z[:, 0] == 0).all()
+    low, high = np.float32((0 - mean) / std), np.float32((1 - mean) / std)
+    assert (Z[:-1, 1] == low).all()
+    assert Z[-1, 1] == high
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
