@@ -136,7 +136,10 @@ def test_ctrl_c_ends_the_demo_with_status_130(tmp_path: Path) -> None:
             break
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    try:
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert error.strip() == "fanin: interrupted"
 
