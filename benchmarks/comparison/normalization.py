@@ -213,8 +213,9 @@ def one_row(n_features: int, dtype: Any, session: Session) -> Contenders:
 def estimator(n_samples: int, n_features: int, session: Session) -> Contenders:
     if not session.has("scikit-learn"):
         return
-    import fanin.estimators
     from sklearn.preprocessing import StandardScaler
+
+    import fanin.estimators
 
     X = make_data(n_samples, n_features, np.float32, "C")
     mean, std = reference_moments(X)
