@@ -75,6 +75,7 @@ cnp.import_array()
 cdef enum:
     TASK_BYTES = 512 * 1024
     WIDTH = 1024             # of a tile's, or a stacked row's, parameters
+    NARROW = 128             # rows shorter than this are stacked; divides BUFFER
     COLUMN_TILE = 32         # rows inner
     BUFFER = 8192            # elements of a gathered piece
     PIECE_COLUMNS = 64
@@ -244,27 +245,40 @@ cdef void piecewise(
         r += n_r
 
 
+cdef Py_ssize_t stack_of(Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+    """How many short rows make one that is worth vectorizing."""
+    cdef Py_ssize_t stack = 1
+    if cols >= NARROW:
+        return 1
+    while (stack < rows and (stack + 1) * cols <= WIDTH
+           and (stack * cols < NARROW or stack * cols % 16 != 0)):
+        stack += 1
+    return min(stack, max(1, rows // 4))
+
+
+cdef void stacked(
+    const Job *job, char *y, Py_ssize_t y_stride, const char *x, Py_ssize_t x_stride,
+    Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t stack, Affine a
+) noexcept nogil:
+    """A plain block in both arrays, whose rows lie end to end if stack > 1."""
+    cdef Py_ssize_t at = rows // stack * stack * cols * (4 if job.is_float else 8)
+    compute(
+        job, y, y_stride * stack, x, x_stride * stack, rows // stack, cols * stack, a)
+    if rows % stack != 0:
+        compute(job, y + at, 0, x + at, 0, 1, rows % stack * cols, a)
+
+
 cdef void dense_part(
     const Job *job, char *y, Py_ssize_t y_stride, const char *x, Py_ssize_t x_stride,
     Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t col, double *work
 ) noexcept nogil:
     """A part that is one plain block in both arrays."""
     cdef Py_ssize_t stack = 1
-    cdef Py_ssize_t size = 4 if job.is_float else 8
-    cdef Py_ssize_t at
-    cdef Affine a
-    if not job.inner and x_stride == cols and y_stride == cols and cols < 128:
-        # Short rows end to end: a few of them make one row worth vectorizing.
-        while (stack < rows and (stack + 1) * cols <= WIDTH
-               and (stack * cols < 128 or stack * cols % 16 != 0)):
-            stack += 1
-        stack = min(stack, max(1, rows // 4))
-    a = parameters(job, work, col, cols, stack)
-    compute(
-        job, y, y_stride * stack, x, x_stride * stack, rows // stack, cols * stack, a)
-    if rows % stack != 0:
-        at = rows // stack * stack * cols * size
-        compute(job, y + at, 0, x + at, 0, 1, rows % stack * cols, a)
+    if not job.inner and x_stride == cols and y_stride == cols:
+        stack = stack_of(rows, cols)
+    stacked(
+        job, y, y_stride, x, x_stride, rows, cols, stack,
+        parameters(job, work, col, cols, stack))
 
 
 cdef void narrow_part(
@@ -273,17 +287,16 @@ cdef void narrow_part(
 ) noexcept nogil:
     """Short rows with gaps that go to rows without: gathered, they can be stacked."""
     cdef Py_ssize_t size = 4 if job.is_float else 8
-    cdef Py_ssize_t height = BUFFER // cols
+    cdef Py_ssize_t height = BUFFER // cols // 64 * 64
+    cdef Py_ssize_t stack = stack_of(min(height, rows), cols)
     cdef Py_ssize_t r = 0
     cdef Py_ssize_t n
     cdef char *buffer = <char *>(work + 4 * WIDTH)
-    if height > 64:
-        height = height // 64 * 64
+    cdef Affine a = parameters(job, work, col, cols, stack)
     while r < rows:
         n = min(height, rows - r)
         block_copy(&job.x, buffer, False, row + r, n, col, cols, False)
-        dense_part(
-            job, y + r * cols * size, cols, buffer, cols, n, cols, col, work)
+        stacked(job, y + r * cols * size, cols, buffer, cols, n, cols, stack, a)
         r += n
 
 
@@ -302,7 +315,7 @@ cdef void part_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *y = <char *>block_address(
         &job.y, job.inner, row, rows, col, cols, &y_stride)
     cdef Affine a
-    if y != NULL and y_stride == cols and cols < 128 and not job.inner and (
+    if y != NULL and y_stride == cols and cols < NARROW and not job.inner and (
             x == NULL or x_stride != cols):
         narrow_part(job, y, row, rows, col, cols, work)
         return
