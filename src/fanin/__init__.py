@@ -1,23 +1,29 @@
 """fanin: normalize the features, initialize by fan-in, check the gradient."""
 
+# A name is imported when it is first asked for (PEP 562, as SciPy's subpackages are),
+# so that a program pays for the part of fanin that it uses.
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from fanin import initializers, layers, losses, optimizers
-from fanin._config import show_config
-from fanin._threads import get_num_threads, set_num_threads
 from fanin._version import __version__
-from fanin.gradcheck import GradientError, GradientReport, check_gradient
-from fanin.network import History, Network
-from fanin.normalization import (
-    batch_norm,
-    batch_norm_backward,
-    layer_norm,
-    layer_norm_backward,
-    rms_norm,
-    rms_norm_backward,
-)
-from fanin.preprocessing import Moments, moments, standardize, unstandardize
 
+if _TYPE_CHECKING:
+    from fanin import estimators, initializers, layers, losses, optimizers
+    from fanin._config import show_config
+    from fanin._threads import get_num_threads, set_num_threads
+    from fanin.gradcheck import GradientError, GradientReport, check_gradient
+    from fanin.network import History, Network
+    from fanin.normalization import (
+        batch_norm,
+        batch_norm_backward,
+        layer_norm,
+        layer_norm_backward,
+        rms_norm,
+        rms_norm_backward,
+    )
+    from fanin.preprocessing import Moments, moments, standardize, unstandardize
+
+# "estimators" is no part of a star import: it needs scikit-learn.
 __all__ = [
     "GradientError",
     "GradientReport",
@@ -44,11 +50,40 @@ __all__ = [
     "unstandardize",
 ]
 
+_MODULES = ("estimators", "initializers", "layers", "losses", "optimizers")
+_HOMES = {
+    "GradientError": "gradcheck",
+    "GradientReport": "gradcheck",
+    "History": "network",
+    "Moments": "preprocessing",
+    "Network": "network",
+    "batch_norm": "normalization",
+    "batch_norm_backward": "normalization",
+    "check_gradient": "gradcheck",
+    "get_num_threads": "_threads",
+    "layer_norm": "normalization",
+    "layer_norm_backward": "normalization",
+    "moments": "preprocessing",
+    "rms_norm": "normalization",
+    "rms_norm_backward": "normalization",
+    "set_num_threads": "_threads",
+    "show_config": "_config",
+    "standardize": "preprocessing",
+    "unstandardize": "preprocessing",
+}
+
 
 def __getattr__(name: str) -> _Any:
-    # It imports scikit-learn, which fanin does without.
-    if name == "estimators":
-        from importlib import import_module
+    from importlib import import_module
 
-        return import_module("fanin.estimators")
+    if name in _MODULES:
+        return import_module(f"fanin.{name}")
+    if name in _HOMES:
+        value = getattr(import_module(f"fanin.{_HOMES[name]}"), name)
+        globals()[name] = value  # from now on without this function
+        return value
     raise AttributeError(f"module 'fanin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "estimators"})
