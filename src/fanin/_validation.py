@@ -197,6 +197,28 @@ def samples(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[Any]:
     return array
 
 
+def sample_weights(
+    sample_weight: ArrayLike, n_rows: int, name: str = "sample_weight"
+) -> NDArray[np.float64]:
+    """Return one weight a row as a float64 vector: finite, not negative, not all 0."""
+    array = real_array(sample_weight, name)
+    if array.shape != (n_rows,):
+        raise ValueError(
+            f"{name} must have shape ({n_rows},), one weight for each row of X; "
+            f"got {array.shape}"
+        )
+    weights = np.ascontiguousarray(array, np.float64)
+    good = (weights >= 0) & (weights < np.inf)
+    if not good.all():
+        where = int(good.argmin())
+        raise ValueError(
+            f"{name} must be finite and not negative; got {weights[where]} at {where}"
+        )
+    if not weights.any():
+        raise ValueError(f"{name} must not be all zero")
+    return weights
+
+
 def contiguous_rows(out: NDArray[Any], name: str = "out") -> None:
     """Refuse a matrix whose rows are not contiguous, aligned and in order."""
     size = out.dtype.itemsize

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fanin import _validation as check
 from fanin import initializers
 from fanin._kernels._activations import ACTIVATIONS
 
-__all__ = ["Dense"]
+__all__ = [
+    "Activation",
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "Layer",
+    "LayerNorm",
+    "RMSNorm",
+]
+
+
+class Layer:
+    """What layers share: use one of the subclasses."""
+
+    kind: ClassVar[str] = ""
+
+    def _compiled(self) -> dict[str, Any]:
+        """Return what the plan needs to know of this layer."""
+        raise TypeError("use a subclass of Layer, such as Dense")
+
 
 # The rule's constants: Var(W) = 2 / fan_in for ReLU (He et al. 2015), 1 / fan_in
 # for the others (LeCun et al. 1998).
@@ -23,7 +42,7 @@ AUTO_INIT = {
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Layer):
     """A fully connected layer: ``A = activation(X @ weight + bias)``.
 
     Parameters
@@ -40,6 +59,9 @@ class Dense:
         ``lecun_normal`` (variance 1 / n_in) for the others. Biases start at 0.
     bias : bool, default=True
         Whether to add a bias.
+    l2 : float, optional
+        Penalty on the weight, not on the bias: the loss grows by
+        ``l2 / 2 * sum(weight**2)``. None takes the network's.
 
     Raises
     ------
@@ -50,13 +72,16 @@ class Dense:
     --------
     >>> import fanin
     >>> fanin.layers.Dense(100, activation="relu")
-    Dense(units=100, activation='relu', init='auto', bias=True)
+    Dense(units=100, activation='relu', init='auto', bias=True, l2=None)
     """
+
+    kind: ClassVar[str] = "dense"
 
     units: int
     activation: str = "identity"
     init: str | Callable[..., Any] = "auto"
     bias: bool = True
+    l2: float | None = None
 
     def __post_init__(self) -> None:
         units = check.integer(
@@ -64,10 +89,11 @@ class Dense:
         )
         object.__setattr__(self, "units", units)
         check.choice(self.activation, ACTIVATIONS, "activation")
-        if not isinstance(self.bias, bool):
-            raise TypeError(f"bias must be True or False; got {self.bias!r}")
+        _boolean(self.bias, "bias")
         if not callable(self.init) and self.init != "auto":
             initializers.get(self.init)
+        if self.l2 is not None:
+            _set_real(self, "l2", minimum=0.0)
 
     def initializer(self) -> Callable[..., Any]:
         """Return the function that fills the weight."""
@@ -75,3 +101,229 @@ class Dense:
             return self.init
         name = AUTO_INIT[self.activation] if self.init == "auto" else self.init
         return initializers.get(name)
+
+    def _compiled(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "n_out": self.units,
+            "activation": self.activation,
+            "bias": self.bias,
+            "l2": self.l2 or 0.0,
+        }
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """An activation as a layer of its own, after a normalization for instance.
+
+    Parameters
+    ----------
+    activation : str
+        As in `Dense`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such activation.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> dense = fanin.layers.Dense(100, bias=False)
+    >>> block = [dense, fanin.layers.BatchNorm(), fanin.layers.Activation("relu")]
+    """
+
+    kind: ClassVar[str] = "activation"
+
+    activation: str
+
+    def __post_init__(self) -> None:
+        check.choice(self.activation, ACTIVATIONS, "activation")
+
+    def _compiled(self) -> dict[str, Any]:
+        return {"kind": self.kind, "activation": self.activation}
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch normalization: each feature by the mean and variance of the batch.
+
+    In training ``xhat = (x - mean) / sqrt(var + eps)`` with the batch's mean and
+    (biased) variance, and the output is ``xhat * gamma + beta`` (Ioffe & Szegedy,
+    ICML 2015). In inference the running statistics take their place, which each
+    training step moves by ``running += momentum * (batch - running)``, with the
+    unbiased variance: PyTorch's ``BatchNorm1d``.
+
+    Parameters
+    ----------
+    momentum : float, default=0.1
+        Weight of the newest batch in the running statistics, in (0, 1].
+    eps : float, default=1e-5
+        Added to the variance.
+    affine : bool, default=True
+        Whether there are a gamma (from 1) and a beta (from 0) to be learned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.layers.BatchNorm()
+    BatchNorm(momentum=0.1, eps=1e-05, affine=True)
+    """
+
+    kind: ClassVar[str] = "batch_norm"
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        _set_real(self, "momentum", minimum=0.0, maximum=1.0, open_minimum=True)
+        _set_real(self, "eps", minimum=0.0)
+        _boolean(self.affine, "affine")
+
+    def _compiled(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "momentum": self.momentum,
+            "eps": self.eps,
+            "affine": self.affine,
+        }
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Layer normalization: each sample by its own mean and variance.
+
+    ``xhat = (x - mean) / sqrt(var + eps)`` over the features of a sample, and the
+    output is ``xhat * gamma + beta`` (Ba, Kiros & Hinton 2016): PyTorch's
+    ``LayerNorm`` and `fanin.layer_norm`.
+
+    Parameters
+    ----------
+    eps : float, default=1e-5
+        Added to the variance.
+    affine : bool, default=True
+        Whether there are a gamma (from 1) and a beta (from 0) to be learned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.layers.LayerNorm()
+    LayerNorm(eps=1e-05, affine=True)
+    """
+
+    kind: ClassVar[str] = "layer_norm"
+
+    eps: float = 1e-5
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        _set_real(self, "eps", minimum=0.0)
+        _boolean(self.affine, "affine")
+
+    def _compiled(self) -> dict[str, Any]:
+        return {"kind": self.kind, "eps": self.eps, "affine": self.affine}
+
+
+@dataclass(frozen=True)
+class RMSNorm(Layer):
+    """RMS normalization: each sample by its root mean square.
+
+    ``xhat = x / sqrt(mean(x**2) + eps)`` over the features of a sample, and the
+    output is ``xhat * gamma`` (Zhang & Sennrich, NeurIPS 2019): PyTorch's
+    ``RMSNorm`` and `fanin.rms_norm`.
+
+    Parameters
+    ----------
+    eps : float, optional
+        Added to the mean square; None means the machine epsilon of the network's
+        dtype.
+    affine : bool, default=True
+        Whether there is a gamma (from 1) to be learned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.layers.RMSNorm(eps=1e-6)
+    RMSNorm(eps=1e-06, affine=True)
+    """
+
+    kind: ClassVar[str] = "rms_norm"
+
+    eps: float | None = None
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        if self.eps is not None:
+            _set_real(self, "eps", minimum=0.0)
+        _boolean(self.affine, "affine")
+
+    def _compiled(self) -> dict[str, Any]:
+        return {"kind": self.kind, "eps": self.eps, "affine": self.affine}
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Dropout: in training each value is zeroed with probability `rate`.
+
+    What is kept is divided by ``1 - rate``, so that inference does nothing
+    (Srivastava et al., JMLR 15, 2014).
+
+    Parameters
+    ----------
+    rate : float, default=0.5
+        Probability of zeroing a value, in [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rate` is not as described.
+
+    Notes
+    -----
+    The masks are a function of the network's `dropout_key`, the number of the draw
+    and the place in the batch alone: the same for any number of threads. Each
+    training step takes the next draw; whatever else looks at the loss in training
+    mode, such as `Network.check_gradient`, sees the draw of the next step, again and
+    again, so that the loss is a function of the parameters.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.layers.Dropout(0.2)
+    Dropout(rate=0.2)
+    """
+
+    kind: ClassVar[str] = "dropout"
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        _set_real(self, "rate", minimum=0.0, maximum=1.0, open_maximum=True)
+
+    def _compiled(self) -> dict[str, Any]:
+        return {"kind": self.kind, "rate": self.rate}
+
+
+def _boolean(value: object, name: str) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+
+
+def _set_real(layer: Layer, name: str, **limits: Any) -> None:
+    object.__setattr__(layer, name, check.real(getattr(layer, name), name, **limits))

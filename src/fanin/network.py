@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fanin import _threads, losses
 from fanin import _validation as check
-from fanin._kernels._dense import Plan
 from fanin._kernels._perturb import central_differences
+from fanin._kernels._plan import Plan, Tape
 from fanin.gradcheck import GradientReport, check_compiled
-from fanin.layers import Dense
+from fanin.layers import BatchNorm, Dense, Dropout, Layer
 from fanin.optimizers import Optimizer
 
 __all__ = ["History", "Network"]
@@ -67,33 +67,38 @@ class History:
 
 
 class Network:
-    r"""A network of dense layers, with its parameters in one flat vector.
+    r"""A network of layers, with its parameters in one flat vector.
 
-    Layer l computes ``A_l = activation(A_{l-1} @ weight + bias)`` with samples in
-    rows. Forward, loss, backward and the optimizer's update of a call run as one
-    piece of compiled code without the GIL, on BLAS.
+    A dense layer computes ``A_l = activation(A_{l-1} @ weight + bias)`` with samples
+    in rows; see `fanin.layers` for the others. Forward, loss, backward and the
+    optimizer's update of a call run as one piece of compiled code without the GIL, on
+    BLAS.
 
     Parameters
     ----------
     n_inputs : int
         Number of features of a sample.
-    layers : sequence of Dense
+    layers : sequence of Layer
         The layers, first to last. The last one's activation is usually "identity":
         the cross-entropies take logits.
-    loss : {"squared_error", "softmax_cross_entropy", "binary_cross_entropy"} or Loss
-        See `fanin.losses` for the formulas and the targets they take.
+    loss : str or Loss
+        See `fanin.losses` for the names, the formulas and the targets they take.
+    l2 : float, default=0.0
+        Penalty on the weights of dense layers that do not have their own: the loss
+        grows by ``l2 / 2 * sum(weight**2)`` for each. At least 0.
     dtype : {numpy.float32, numpy.float64}, default=numpy.float32
         Of the parameters and the arithmetic. Sums of losses and of bias gradients
         over samples are taken in float64 in either case.
     rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        Source of the initial weights; None takes fresh entropy.
+        Source of the initial weights and of dropout's masks; None takes fresh entropy.
 
     Attributes
     ----------
     parameters : ndarray of shape (n_parameters,)
-        All weights and biases, layer by layer, weight before bias; writable.
+        All weights and biases, layer by layer, weight before bias (gamma before
+        beta); writable.
     gradient : ndarray of shape (n_parameters,)
-        The gradient of the last `train_step`, in the same order.
+        The gradient of the last `train_step` or `backward`, in the same order.
     n_parameters, n_inputs, n_outputs : int
         Sizes.
 
@@ -106,7 +111,7 @@ class Network:
     -----
     Input is read where it lies: C order, Fortran order, strided, read-only or
     memory-mapped. Other real dtypes than the network's are converted block by
-    block. Different threads may call `forward`, `predict` and `loss` on one network
+    block. Different threads may call `predict` and `loss` on one network
     at the same time; training it from two threads at once is the caller's to avoid.
 
     Examples
@@ -130,56 +135,93 @@ class Network:
     def __init__(
         self,
         n_inputs: int,
-        layers: Iterable[Dense],
+        layers: Iterable[Layer],
         *,
         loss: str | losses.Loss,
+        l2: float = 0.0,
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
         self._n_inputs = check.integer(
             n_inputs, "n_inputs", minimum=1, maximum=check.MAX_BLAS_INTEGER
         )
-        if isinstance(layers, Dense):
-            raise TypeError("layers must be a sequence of layers; got a single Dense")
-        self._layers: tuple[Dense, ...] = tuple(layers)
+        if isinstance(layers, Layer):
+            raise TypeError(
+                f"layers must be a sequence of layers; got one {type(layers).__name__}"
+            )
+        self._layers: tuple[Layer, ...] = tuple(layers)
         for i, layer in enumerate(self.layers):
-            if not isinstance(layer, Dense):
+            if not isinstance(layer, Layer):
                 raise TypeError(
-                    f"layers[{i}] must be a fanin.layers.Dense; "
+                    f"layers[{i}] must be a layer of fanin.layers, such as Dense; "
                     f"got {type(layer).__name__}"
                 )
         if not self.layers:
             raise ValueError("layers must hold at least one layer")
         self._loss_function = losses.get(loss)
+        self._l2 = check.real(l2, "l2", minimum=0.0)
         self._dtype = check.float_dtype(dtype)
         self._compile()
         self._parameters: NDArray[Any] = np.zeros(self.n_parameters, self.dtype)
+        self._state: NDArray[np.float64] = np.zeros(self._plan.n_state)
         self._gradient: NDArray[Any] | None = None
+        self._tape: Tape | None = None
         self.initialize(rng)
 
     def _compile(self) -> None:
-        """Make the plan and the table of named stretches of the flat vector."""
-        self._plan = Plan(self._shapes(), self.loss_function.name, self.dtype)
+        """Make the plan, and the tables of named stretches of the flat vectors."""
+        self._plan = self._make_plan(self.dtype)
         self._blocks: list[tuple[str, slice, tuple[int, ...]]] = []
-        at = 0
-        for i, (n_in, n_out, _, has_bias) in enumerate(self._shapes()):
-            for name, shape in (("weight", (n_in, n_out)), ("bias", (n_out,))):
-                if name == "weight" or has_bias:
-                    size = math.prod(shape)
-                    where = slice(at, at + size)
-                    self._blocks.append((f"dense{i}.{name}", where, shape))
-                    at += size
+        self._state_blocks: list[tuple[str, slice]] = []
+        width, at, state_at = self.n_inputs, 0, 0
+        for i, layer in enumerate(self.layers):
+            spec = layer._compiled()
+            shapes: dict[str, tuple[int, ...]] = {}
+            if layer.kind == "dense":
+                shapes["weight"] = (width, spec["n_out"])
+                width = spec["n_out"]
+                if spec["bias"]:
+                    shapes["bias"] = (width,)
+            elif spec.get("affine"):
+                shapes["gamma"] = (width,)
+                if layer.kind != "rms_norm":
+                    shapes["beta"] = (width,)
+            for name, shape in shapes.items():
+                size = math.prod(shape)
+                where = slice(at, at + size)
+                self._blocks.append((f"{layer.kind}{i}.{name}", where, shape))
+                at += size
+            if layer.kind == "batch_norm":
+                for name in ("running_mean", "running_var"):
+                    stretch = slice(state_at, state_at + width)
+                    self._state_blocks.append((f"{layer.kind}{i}.{name}", stretch))
+                    state_at += width
+        self._mixes_rows = any(isinstance(layer, BatchNorm) for layer in self.layers)
+        self._draws = any(isinstance(layer, Dropout) for layer in self.layers)
 
-    def _shapes(self) -> list[tuple[int, int, str, bool]]:
-        widths = [self.n_inputs, *(layer.units for layer in self.layers)]
-        return [
-            (n_in, layer.units, layer.activation, layer.bias)
-            for n_in, layer in zip(widths, self.layers, strict=False)
-        ]
+    def _make_plan(self, dtype: np.dtype[Any]) -> Plan:
+        compiled = []
+        for layer in self.layers:
+            spec = layer._compiled()
+            if isinstance(layer, Dense) and layer.l2 is None:
+                spec["l2"] = self._l2
+            if spec.get("eps", 0.0) is None:
+                # By the network's dtype, also where a check computes in float64.
+                spec["eps"] = float(np.finfo(self.dtype).eps)
+            compiled.append(spec)
+        return Plan(compiled, self.n_inputs, self.loss_function, dtype)
 
     def __repr__(self) -> str:
         shape = " -> ".join(
-            [str(self.n_inputs), *(f"{d.units} {d.activation}" for d in self.layers)]
+            [
+                str(self.n_inputs),
+                *(
+                    f"{layer.units} {layer.activation}"
+                    if isinstance(layer, Dense)
+                    else repr(layer)
+                    for layer in self.layers
+                ),
+            ]
         )
         return (
             f"Network({shape}, loss={self.loss_function.name!r}, "
@@ -190,11 +232,17 @@ class Network:
         # The plan is compiled code's memory; the copy compiles its own. Its arrays
         # are its own, too, also where a pickle's buffers are shared or read-only.
         state = {k: v for k, v in self.__dict__.items() if k != "_plan"}
-        return state | {"_parameters": self._parameters.copy(), "_gradient": None}
+        return state | {
+            "_parameters": self._parameters.copy(),
+            "_state": self._state.copy(),
+            "_gradient": None,
+            "_tape": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._parameters = check.owned(self._parameters)
+        self._state = check.owned(self._state)
         self._compile()
 
     # What the network is made of is fixed: the plan is compiled for it.
@@ -215,7 +263,7 @@ class Network:
         return self._plan.n_parameters
 
     @property
-    def layers(self) -> tuple[Dense, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """The layers, first to last."""
         return self._layers
 
@@ -243,7 +291,16 @@ class Network:
             raise ValueError(
                 f"parameters must have shape ({self.n_parameters},); got {array.shape}"
             )
+        if not np.isfinite(array).all():
+            where = int(np.isfinite(array).argmin())
+            raise ValueError(
+                f"parameters must be finite; got {array[where]} at {where}, in "
+                f"{self._block_of(where)}"
+            )
         self._parameters[...] = array
+
+    def _block_of(self, index: int) -> str:
+        return next(name for name, where, _ in self._blocks if index < where.stop)
 
     @property
     def gradient(self) -> NDArray[Any]:
@@ -253,7 +310,9 @@ class Network:
         return self._gradient
 
     def initialize(self, rng: Any = None) -> None:
-        """Draw new weights by each layer's initializer and set biases to 0.
+        """Draw new weights by each layer's initializer and start all else afresh.
+
+        Biases and betas become 0, gammas 1, running means 0 and running variances 1.
 
         Parameters
         ----------
@@ -271,6 +330,10 @@ class Network:
         vector = np.zeros(self.n_parameters, self.dtype)
         arrays = self.unflatten(vector)
         for i, layer in enumerate(self.layers):
+            if not isinstance(layer, Dense):
+                if (gamma := arrays.get(f"{layer.kind}{i}.gamma")) is not None:
+                    gamma[...] = 1
+                continue
             weight = arrays[f"dense{i}.weight"]
             init = layer.initializer()
             found = init(weight.shape, rng=source, dtype=self.dtype, out=weight)
@@ -280,6 +343,14 @@ class Network:
                     f"or None; it returned {type(found).__name__}"
                 )
         self._parameters[...] = vector
+        for name, array in self.named_buffers().items():
+            array[...] = 1 if name.endswith("_var") else 0
+        self._draw = 0
+        self._dropout_key = (0, 0)
+        if self._draws:
+            low, high = source.integers(2**32, size=2).tolist()
+            self._dropout_key = (low, high)
+        self._tape = None
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Return the weights and biases as views into `parameters`, by name.
@@ -298,6 +369,34 @@ class Network:
         {'dense0.weight': (3, 2), 'dense0.bias': (2,)}
         """
         return self.unflatten(self._parameters)
+
+    def named_buffers(self) -> dict[str, NDArray[np.float64]]:
+        """Return the running statistics of batch normalizations as views, by name.
+
+        Returns
+        -------
+        dict of str to ndarray of float64
+            ``"batch_norm1.running_mean"`` and ``"batch_norm1.running_var"``, and so
+            on. Writing to them writes to the network.
+
+        Examples
+        --------
+        >>> import fanin
+        >>> layers = [fanin.layers.Dense(2), fanin.layers.BatchNorm()]
+        >>> net = fanin.Network(3, layers, loss="squared_error")
+        >>> net.named_buffers()["batch_norm1.running_var"]
+        array([1., 1.])
+        """
+        return {name: self._state[where] for name, where in self._state_blocks}
+
+    def _snapshot(self) -> tuple[Any, ...]:
+        """Copy what training changes."""
+        return self._parameters.copy(), self._state.copy(), self._draw
+
+    def _restore(self, snapshot: tuple[Any, ...]) -> None:
+        self._parameters[...] = snapshot[0]
+        self._state[...] = snapshot[1]
+        self._draw = snapshot[2]
 
     def unflatten(self, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return views into any vector laid out like `parameters`, by name.
@@ -339,9 +438,13 @@ class Network:
         X: ArrayLike,
         out: NDArray[Any] | None = None,
         *,
+        training: bool = False,
         n_threads: int | None = None,
     ) -> NDArray[Any]:
         """Return the output of the last layer (logits, for the cross-entropies).
+
+        What a `backward` needs is kept until the next call, `X` included; use
+        `predict` or `loss` where none will follow.
 
         Parameters
         ----------
@@ -350,6 +453,9 @@ class Network:
         out : ndarray of shape (n_samples, n_outputs), optional
             Where to write the result: of the network's dtype, with rows that are
             contiguous. It must not overlap `X`.
+        training : bool, default=False
+            Whether dropout drops, with a new mask each time, and batch normalization
+            takes the batch's statistics and updates its running ones.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
 
@@ -372,17 +478,115 @@ class Network:
         (5, 2)
         """
         array = check.samples(X, self.n_inputs)
-        shape = (array.shape[0], self.n_outputs)
+        out = self._output(array, out)
+        training = self._training(training, array.shape[0])
+        self._tape = None
+        self._tape = self._plan.record(
+            self._parameters,
+            array,
+            out,
+            self._state,
+            training,
+            self._dropout_key,
+            self._draw,
+            n_threads=_threads.resolve(n_threads),
+        )
+        self._draw += training
+        return out
+
+    def _output(self, X: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+        """Return a new array for the network's output, or the caller's, checked."""
+        shape = (X.shape[0], self.n_outputs)
+        if out is None:
+            return np.empty(shape, self.dtype)
+        check.check_out(out, shape, self.dtype)
+        check.contiguous_rows(out)
+        check.no_overlap(out, X, "X")
+        check.no_overlap(out, self._parameters, "the network's parameters")
+        return out
+
+    def _training(self, training: bool, n_rows: int) -> bool:
+        """Check the option; what it means for one row."""
+        if not isinstance(training, bool):
+            raise TypeError(f"training must be True or False; got {training!r}")
+        if training and self._mixes_rows and n_rows == 1:
+            raise ValueError(
+                "X has one row: in training, batch normalization needs at least two"
+            )
+        return training
+
+    def backward(
+        self,
+        dA: ArrayLike,
+        *,
+        out: NDArray[Any] | None = None,
+        n_threads: int | None = None,
+    ) -> NDArray[Any]:
+        """Carry a gradient back through the last `forward`, to `gradient` and to X.
+
+        With it a network is a block of a larger graph: `dA` comes from what the
+        output went into, and the result goes on to what `X` came from.
+
+        Parameters
+        ----------
+        dA : array_like of shape (n_samples, n_outputs)
+            The gradient of some scalar with respect to the output of `forward`.
+        out : ndarray of shape (n_samples, n_inputs), optional
+            Where to write the result: of the network's dtype, with rows that are
+            contiguous.
+        n_threads : int, optional
+            Overrides `fanin.set_num_threads` for this call.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_inputs)
+            dX, the gradient with respect to `X`. `gradient` holds that with respect
+            to the parameters (without the penalty `l2`, which is the loss's).
+
+        Raises
+        ------
+        RuntimeError
+            If there was no `forward` since the network was made, initialized, trained
+            or unpickled.
+        TypeError, ValueError
+            If `dA` or `out` has a wrong shape or dtype.
+
+        Notes
+        -----
+        `X` and the parameters must be what they were in `forward`. Of more rows than
+        fit into some 64 MB of workspace the forward pass is computed again.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> net = fanin.Network(1, [fanin.layers.Dense(1)], loss="squared_error", rng=0)
+        >>> net.parameters = [2.0, 1.0]
+        >>> net.forward([[3.0], [4.0]]).tolist()
+        [[7.0], [9.0]]
+        >>> net.backward([[1.0], [1.0]]).tolist()
+        [[2.0], [2.0]]
+        >>> net.gradient.tolist()
+        [7.0, 2.0]
+        """
+        if self._tape is None:
+            raise RuntimeError("backward needs a forward before it")
+        n_rows = self._tape.n_rows
+        given = check.real_array(dA, "dA")
+        if given.shape != (n_rows, self.n_outputs):
+            raise ValueError(
+                f"dA must have shape ({n_rows}, {self.n_outputs}); got {given.shape}"
+            )
+        given = np.ascontiguousarray(given, self.dtype)
+        shape = (n_rows, self.n_inputs)
         if out is None:
             out = np.empty(shape, self.dtype)
         else:
             check.check_out(out, shape, self.dtype)
             check.contiguous_rows(out)
-            check.no_overlap(out, array, "X")
+            check.no_overlap(out, given, "dA")
             check.no_overlap(out, self._parameters, "the network's parameters")
-        self._plan.forward(
-            self._parameters, array, out, False, _threads.resolve(n_threads)
-        )
+        self._tape.backward(given, self.gradient, out, _threads.resolve(n_threads))
         return out
 
     def layer_outputs(
@@ -400,7 +604,8 @@ class Network:
         Returns
         -------
         list of ndarray of shape (n_samples, units)
-            One array a layer, activation applied.
+            One array a layer, activation applied, in inference: dropout passes on
+            what it gets.
 
         Examples
         --------
@@ -411,17 +616,42 @@ class Network:
         >>> [A.shape for A in net.layer_outputs(np.zeros((5, 3)))]
         [(5, 4), (5, 2)]
         """
-        A = check.samples(X, self.n_inputs)
-        outputs = []
-        at = 0
-        for shape in self._shapes():
-            plan = Plan([shape], self.loss_function.name, self.dtype)
-            out = np.empty((A.shape[0], shape[1]), self.dtype)
-            theta = self._parameters[at : at + plan.n_parameters]
-            plan.forward(theta, A, out, False, _threads.resolve(n_threads))
-            at += plan.n_parameters
-            outputs.append(out)
-            A = out
+        array = check.samples(X, self.n_inputs)
+        threads = _threads.resolve(n_threads)
+        parts = []
+        step = self._plan.chunk_rows
+        for start in range(0, max(1, array.shape[0]), step):
+            rows = array[start : start + step]
+            tape = self._record(rows, False, threads)
+            parts.append(self._outputs_of(tape, rows))
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+
+    def _record(self, X: NDArray[Any], training: bool, n_threads: int) -> Tape:
+        """Run a forward pass whose layers can be looked at; nothing changes."""
+        return self._plan.record(
+            self._parameters,
+            X,
+            np.empty((X.shape[0], self.n_outputs), self.dtype),
+            self._state,
+            training,
+            self._dropout_key,
+            self._draw,
+            False,
+            n_threads,
+        )
+
+    def _outputs_of(self, tape: Tape, X: NDArray[Any]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = []
+        width = self.n_inputs
+        for i, layer in enumerate(self.layers):
+            width = layer.units if isinstance(layer, Dense) else width
+            A = tape.output(i)
+            if A is None:  # no rows, or dropout before any layer
+                A = np.asarray(X, self.dtype).copy()
+                A = A if X.shape[0] else np.empty((0, width), self.dtype)
+            outputs.append(A)
         return outputs
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -436,9 +666,10 @@ class Network:
         -------
         ndarray
             For ``softmax_cross_entropy`` the most probable label, int64 of shape
-            (n_samples,); for ``binary_cross_entropy`` 0 or 1, int64; for
-            ``squared_error`` the output. The latter two have shape (n_samples,
-            n_outputs), or (n_samples,) for one output.
+            (n_samples,); for ``binary_cross_entropy`` 0 or 1, int64; for ``poisson``
+            the rate, the exponential of the output; for the others the output. All
+            but the first have shape (n_samples, n_outputs), or (n_samples,) for one
+            output.
 
         Examples
         --------
@@ -449,12 +680,22 @@ class Network:
         >>> net.predict(np.zeros((2, 3)))
         array([0, 0])
         """
-        Z = self.forward(X)
-        if isinstance(self.loss_function, losses.SoftmaxCrossEntropy):
+        array = check.samples(X, self.n_inputs)
+        Z = np.empty((array.shape[0], self.n_outputs), self.dtype)
+        name = self.loss_function.name
+        self._plan.forward(
+            self._parameters,
+            array,
+            Z,
+            self._state,
+            name == "poisson",
+            _threads.resolve(),
+        )
+        if name == "softmax_cross_entropy":
             return np.asarray(Z.argmax(axis=1))
         if self.n_outputs == 1:
             Z = Z[:, 0]
-        if isinstance(self.loss_function, losses.BinaryCrossEntropy):
+        if name == "binary_cross_entropy":
             return (Z > 0).astype(np.int64)
         return Z
 
@@ -485,14 +726,16 @@ class Network:
         >>> net.predict_proba(np.zeros((1, 3)))
         array([[0.5, 0.5]], dtype=float32)
         """
-        if isinstance(self.loss_function, losses.SquaredError):
+        if "cross_entropy" not in self.loss_function.name:
             raise AttributeError(
                 "predict_proba needs a cross-entropy loss; this network has "
                 f"{self.loss_function.name}"
             )
         array = check.samples(X, self.n_inputs)
         out = np.empty((array.shape[0], self.n_outputs), self.dtype)
-        self._plan.forward(self._parameters, array, out, True, _threads.resolve())
+        self._plan.forward(
+            self._parameters, array, out, self._state, True, _threads.resolve()
+        )
         return out
 
     # --- loss and gradient ----------------------------------------------------------
@@ -505,10 +748,54 @@ class Network:
             raise ValueError(f"{X_name} has no rows: the mean loss is not defined")
         return array, self.loss_function.targets(y, array.shape[0], self.n_outputs)
 
-    def loss(
-        self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None
+    def _weights(
+        self, sample_weight: ArrayLike | None, n_rows: int
+    ) -> NDArray[np.float64] | None:
+        if sample_weight is None:
+            return None
+        return check.sample_weights(sample_weight, n_rows)
+
+    def _evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        training: bool,
+        n_threads: int | None,
+        gradient: NDArray[Any] | None = None,
+        dX: NDArray[Any] | None = None,
+        checked: bool = False,
     ) -> float:
-        """Return the mean loss over the samples.
+        array, targets = (X, y) if checked else self._batch(X, y)
+        assert isinstance(array, np.ndarray)
+        assert isinstance(targets, np.ndarray)
+        value, bad = self._plan.evaluate(
+            self._parameters,
+            array,
+            targets,
+            gradient,
+            _threads.resolve(n_threads),
+            self._state,
+            self._training(training, array.shape[0]),
+            self._dropout_key,
+            self._draw,
+            self._weights(sample_weight, array.shape[0]),
+            dX,
+        )
+        if bad >= 0:
+            raise ValueError(self.loss_function.bad_target(targets, bad))
+        return value
+
+    def loss(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        training: bool = False,
+        n_threads: int | None = None,
+    ) -> float:
+        """Return the mean loss over the samples, with the penalty `l2` if there is one.
 
         Parameters
         ----------
@@ -516,6 +803,12 @@ class Network:
             Real numbers.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Targets, as `fanin.losses` says for the network's loss.
+        sample_weight : array_like of shape (n_samples,), optional
+            Weights of the samples, finite and not negative: the loss is the weighted
+            mean, so that a weight of 2 equals a repeated row.
+        training : bool, default=False
+            Whether dropout drops, with the mask of the next training step, and batch
+            normalization takes the batch's statistics. Nothing of the network changes.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
 
@@ -527,7 +820,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If `X` or `y` has a wrong shape, dtype or value; the row is named.
+            If an argument has a wrong shape, dtype or value; the row is named.
 
         Examples
         --------
@@ -538,13 +831,7 @@ class Network:
         >>> round(net.loss(np.zeros((2, 3)), [0, 1]), 6)
         0.693147
         """
-        array, targets = self._batch(X, y)
-        value, bad = self._plan.evaluate(
-            self._parameters, array, targets, None, _threads.resolve(n_threads)
-        )
-        if bad >= 0:
-            raise ValueError(self.loss_function.bad_target(targets, bad))
-        return value
+        return self._evaluate(X, y, sample_weight, training, n_threads)
 
     def loss_and_gradient(
         self,
@@ -552,6 +839,8 @@ class Network:
         y: ArrayLike,
         out: NDArray[Any] | None = None,
         *,
+        sample_weight: ArrayLike | None = None,
+        training: bool = False,
         n_threads: int | None = None,
     ) -> tuple[float, NDArray[Any]]:
         """Return the mean loss and its gradient, by backpropagation.
@@ -564,6 +853,12 @@ class Network:
             Targets, as `fanin.losses` says for the network's loss.
         out : ndarray of shape (n_parameters,), optional
             Where to write the gradient: contiguous, of the network's dtype.
+        sample_weight : array_like of shape (n_samples,), optional
+            Weights of the samples, finite and not negative: the loss is the weighted
+            mean, so that a weight of 2 equals a repeated row.
+        training : bool, default=False
+            Whether dropout drops, with the mask of the next training step, and batch
+            normalization takes the batch's statistics. Nothing of the network changes.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
 
@@ -597,12 +892,154 @@ class Network:
             check.no_overlap(out, self._parameters, "the network's parameters")
             check.no_overlap(out, array, "X")
             check.no_overlap(out, targets, "y")
-        value, bad = self._plan.evaluate(
-            self._parameters, array, targets, out, _threads.resolve(n_threads)
+        value = self._evaluate(
+            array, targets, sample_weight, training, n_threads, out, checked=True
         )
-        if bad >= 0:
-            raise ValueError(self.loss_function.bad_target(targets, bad))
         return value, out
+
+    def input_gradient(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        training: bool = False,
+        out: NDArray[Any] | None = None,
+        n_threads: int | None = None,
+    ) -> NDArray[Any]:
+        """Return the gradient of the mean loss with respect to the input.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_inputs)
+            Real numbers.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array_like of shape (n_samples,), optional
+            Weights of the samples, finite and not negative: the loss is the weighted
+            mean, so that a weight of 2 equals a repeated row.
+        training : bool, default=False
+            Whether dropout drops, with the mask of the next training step, and batch
+            normalization takes the batch's statistics. Nothing of the network changes.
+        out : ndarray of shape (n_samples, n_inputs), optional
+            Where to write the result: of the network's dtype, with rows that are
+            contiguous. It must not overlap `X`.
+        n_threads : int, optional
+            Overrides `fanin.set_num_threads` for this call.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_inputs)
+            The gradient; `out` if given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong shape, dtype or value.
+
+        Examples
+        --------
+        >>> import fanin
+        >>> net = fanin.Network(1, [fanin.layers.Dense(1)], loss="squared_error", rng=0)
+        >>> net.parameters = [2.0, 1.0]
+        >>> net.input_gradient([[3.0]], [5.0]).tolist()
+        [[8.0]]
+        """
+        array, targets = self._batch(X, y)
+        if out is None:
+            out = np.empty((array.shape[0], self.n_inputs), self.dtype)
+        else:
+            check.check_out(out, (array.shape[0], self.n_inputs), self.dtype)
+            check.contiguous_rows(out)
+            check.no_overlap(out, array, "X")
+            check.no_overlap(out, targets, "y")
+            check.no_overlap(out, self._parameters, "the network's parameters")
+        self._evaluate(
+            array, targets, sample_weight, training, n_threads, dX=out, checked=True
+        )
+        return out
+
+    def objective(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        training: bool = False,
+        n_threads: int | None = None,
+    ) -> Callable[[NDArray[Any]], tuple[float, NDArray[Any]]]:
+        """Return the loss as a function of the parameters, for an optimizer.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_inputs)
+            Real numbers.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array_like of shape (n_samples,), optional
+            Weights of the samples, finite and not negative: the loss is the weighted
+            mean, so that a weight of 2 equals a repeated row.
+        training : bool, default=False
+            Whether dropout drops, with the mask of the next training step, and batch
+            normalization takes the batch's statistics. Nothing of the network changes.
+        n_threads : int, optional
+            Overrides `fanin.set_num_threads` for the calls of the function.
+
+        Returns
+        -------
+        callable
+            ``f(theta) -> (loss, gradient)`` for a vector of shape (n_parameters,), as
+            ``scipy.optimize.minimize(f, theta, jac=True)`` wants it. The gradient has
+            theta's dtype and is a new array each time. A contiguous theta of the
+            network's dtype is read where it lies; the network's own parameters are
+            neither read nor changed: set ``net.parameters = result.x`` afterwards.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong shape, dtype or value; `f` likewise.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> net = fanin.Network(
+        ...     1, [fanin.layers.Dense(1)], loss="squared_error", dtype=np.float64)
+        >>> f = net.objective([[3.0]], [5.0])
+        >>> f(np.array([2.0, 1.0]))
+        (4.0, array([12.,  4.]))
+        """
+        array, targets = self._batch(X, y)
+        weights = self._weights(sample_weight, array.shape[0])
+        training = self._training(training, array.shape[0])
+        threads = _threads.resolve(n_threads)
+
+        def fun(theta: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+            given = check.real_array(theta, "theta")
+            if given.shape != (self.n_parameters,):
+                raise ValueError(
+                    f"theta must have shape ({self.n_parameters},); got {given.shape}"
+                )
+            vector = np.ascontiguousarray(given, self.dtype)
+            gradient = np.empty(self.n_parameters, self.dtype)
+            value, bad = self._plan.evaluate(
+                vector,
+                array,
+                targets,
+                gradient,
+                threads,
+                self._state,
+                training,
+                self._dropout_key,
+                self._draw,
+                weights,
+            )
+            if bad >= 0:
+                raise ValueError(self.loss_function.bad_target(targets, bad))
+            dtype = given.dtype if given.dtype.kind == "f" else np.float64
+            return value, gradient.astype(dtype, copy=False)
+
+        return fun
 
     def check_gradient(
         self,
@@ -611,6 +1048,8 @@ class Network:
         *,
         gradient: NDArray[Any] | None = None,
         eps: float = 1e-7,
+        sample_weight: ArrayLike | None = None,
+        training: bool = True,
         n_threads: int | None = None,
     ) -> GradientReport:
         """Check the gradient against central differences of the loss, every entry.
@@ -631,6 +1070,12 @@ class Network:
             network's own, from `loss_and_gradient` in the network's dtype.
         eps : float, default=1e-7
             Relative size of the perturbation.
+        sample_weight : array_like of shape (n_samples,), optional
+            As in `loss`.
+        training : bool, default=True
+            Check the loss that training sees: dropout with the masks of the next step,
+            batch normalization with the batch's statistics. Nothing of the network
+            changes.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
 
@@ -666,7 +1111,13 @@ class Network:
         if gradient is None:
             # On one thread, as all passes of a check: the report's bits then do not
             # depend on the number of threads.
-            _, gradient = self.loss_and_gradient(array, targets, n_threads=1)
+            _, gradient = self.loss_and_gradient(
+                array,
+                targets,
+                sample_weight=sample_weight,
+                training=training,
+                n_threads=1,
+            )
         elif np.shape(gradient) != (self.n_parameters,):
             raise ValueError(
                 f"gradient must have shape ({self.n_parameters},); "
@@ -675,12 +1126,18 @@ class Network:
         double = np.dtype(np.float64)
         plan = self._plan
         if self.dtype != double:
-            plan = Plan(self._shapes(), self.loss_function.name, double)
+            plan = self._make_plan(double)
         theta = self._parameters.astype(double)
+        weights = self._weights(sample_weight, array.shape[0])
+        # Without layers to which it matters the quicker pass will do.
+        training = self._training(training, array.shape[0]) and (
+            self._mixes_rows or self._draws
+        )
+        mode = (self._state, training, self._dropout_key, self._draw, weights)
         threads = _threads.resolve(n_threads)
 
         def loss(_: object) -> float:
-            value, bad = plan.evaluate(theta, array, targets, None, 1)
+            value, bad = plan.evaluate(theta, array, targets, None, 1, *mode)
             if bad >= 0:
                 raise ValueError(self.loss_function.bad_target(targets, bad))
             return value
@@ -703,6 +1160,7 @@ class Network:
                 difference,
                 span,
                 threads,
+                *mode,
             )
 
         return check_compiled(
@@ -721,6 +1179,7 @@ class Network:
         X: ArrayLike,
         y: ArrayLike,
         optimizer: Optimizer,
+        sample_weight: ArrayLike | None = None,
         *,
         n_threads: int | None = None,
     ) -> float:
@@ -734,6 +1193,9 @@ class Network:
             Its targets.
         optimizer : Optimizer
             Its state belongs to this network from its first step on.
+        sample_weight : array_like of shape (n_samples,), optional
+            Weights of the samples, finite and not negative: the loss is the weighted
+            mean, so that a weight of 2 equals a repeated row.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
 
@@ -768,7 +1230,13 @@ class Network:
                 f"got {type(optimizer).__name__}"
             )
         return self._step(
-            array, targets, optimizer, None, _threads.resolve(n_threads), ""
+            array,
+            targets,
+            optimizer,
+            None,
+            _threads.resolve(n_threads),
+            "",
+            self._weights(sample_weight, array.shape[0]),
         )
 
     def _step(
@@ -779,8 +1247,12 @@ class Network:
         index: NDArray[np.intp] | None,
         n_threads: int,
         when: str,
+        weights: NDArray[np.float64] | None = None,
     ) -> float:
         """`train_step` on checked arrays, or on the rows that `index` picks."""
+        if self._mixes_rows:
+            self._training(True, X.shape[0] if index is None else index.size)
+        self._tape = None
         value, bad, taken = self._plan.step(
             self._parameters,
             self.gradient,
@@ -790,6 +1262,11 @@ class Network:
             index,
             n_threads,
             optimizer,
+            self._state,
+            self._dropout_key,
+            self._draw,
+            weights,
+            self,
         )
         if bad >= 0:
             row = bad if index is None else int(index[bad])
@@ -807,8 +1284,9 @@ class Network:
         rows = np.arange(X.shape[0]) if index is None else index
         batch = X[rows]
         named = {"X": batch, "y": y[rows], **self.named_parameters()}
-        for i, A in enumerate(self.layer_outputs(batch)):
-            named[f"the output of dense{i}"] = A
+        tape = self._record(batch, True, 1)
+        for i, A in enumerate(self._outputs_of(tape, batch)):
+            named[f"the output of {self.layers[i].kind}{i}"] = A
         for name, array in reversed(self.unflatten(self.gradient).items()):
             named[f"the gradient of {name}"] = array
         for name, array in named.items():

@@ -8,12 +8,20 @@ cdef extern from "activations.h":
         TANH "FANIN_TANH"
         RELU "FANIN_RELU"
 
-# A = activation(A + bias) in place; bias may be NULL.
-cdef void activation_forward(
-    floating *A, Py_ssize_t lda, const floating *bias,
-    Py_ssize_t rows, Py_ssize_t cols, int activation) noexcept nogil
+cdef struct Activation:
+    int code
+    double parameter
 
-# dA = dA * activation'(z) in place, where A = activation(z).
+cdef int activation_init(Activation *f, object name, double parameter) except -1
+
+cdef bint activation_needs_input(const Activation *f) noexcept nogil
+
+cdef void activation_forward(
+    floating *A, Py_ssize_t lda, const floating *P, Py_ssize_t ldp,
+    const floating *bias, floating *Z, Py_ssize_t ldz, Py_ssize_t rows,
+    Py_ssize_t cols, const Activation *f) noexcept nogil
+
 cdef void activation_backward(
-    floating *dA, Py_ssize_t ldd, const floating *A, Py_ssize_t lda,
-    Py_ssize_t rows, Py_ssize_t cols, int activation) noexcept nogil
+    floating *D, Py_ssize_t ldd, const floating *A, Py_ssize_t lda, const floating *Z,
+    Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t cols,
+    const Activation *f) noexcept nogil

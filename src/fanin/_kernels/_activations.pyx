@@ -36,41 +36,56 @@ ACTIVATIONS = {
 }
 
 
+cdef int activation_init(Activation *f, object name, double parameter) except -1:
+    f.code = ACTIVATIONS[name]
+    f.parameter = parameter
+    return 0
+
+cdef bint activation_needs_input(const Activation *f) noexcept nogil:
+    return False
+
 cdef void activation_forward(
-    floating *A, Py_ssize_t lda, const floating *bias,
-    Py_ssize_t rows, Py_ssize_t cols, int activation
-) noexcept nogil:
+    floating *A, Py_ssize_t lda, const floating *P, Py_ssize_t ldp,
+    const floating *bias, floating *Z, Py_ssize_t ldz, Py_ssize_t rows,
+    Py_ssize_t cols, const Activation *f) noexcept nogil:
+    cdef Py_ssize_t i, j
+    if A != P:
+        for i in range(rows):
+            for j in range(cols):
+                A[i * lda + j] = P[i * ldp + j]
     if floating is float:
-        kernels.forward_f32(A, lda, bias, rows, cols, activation)
+        kernels.forward_f32(A, lda, bias, rows, cols, f.code)
     else:
-        kernels.forward_f64(A, lda, bias, rows, cols, activation)
+        kernels.forward_f64(A, lda, bias, rows, cols, f.code)
 
 
 cdef void activation_backward(
-    floating *dA, Py_ssize_t ldd, const floating *A, Py_ssize_t lda,
-    Py_ssize_t rows, Py_ssize_t cols, int activation
-) noexcept nogil:
+    floating *D, Py_ssize_t ldd, const floating *A, Py_ssize_t lda, const floating *Z,
+    Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t cols,
+    const Activation *f) noexcept nogil:
     if floating is float:
-        kernels.backward_f32(dA, ldd, A, lda, rows, cols, activation)
+        kernels.backward_f32(D, ldd, A, lda, rows, cols, f.code)
     else:
-        kernels.backward_f64(dA, ldd, A, lda, rows, cols, activation)
+        kernels.backward_f64(D, ldd, A, lda, rows, cols, f.code)
 
 
 def forward(floating[:, ::1] A, str activation, const floating[::1] bias=None):
     """Replace A by activation(A + bias)."""
-    cdef int code = ACTIVATIONS[activation]
+    cdef Activation f
+    activation_init(&f, activation, 0.0)
     if A.shape[0] == 0 or A.shape[1] == 0:
         return
     cdef const floating *b = NULL if bias is None else &bias[0]
     with nogil:
-        activation_forward(&A[0, 0], A.shape[1], b, A.shape[0], A.shape[1], code)
+        activation_forward(&A[0, 0], A.shape[1], <const floating *>&A[0, 0], A.shape[1], b, <floating *>NULL, 0, A.shape[0], A.shape[1], &f)
 
 
 def backward(floating[:, ::1] dA, const floating[:, ::1] A, str activation):
     """Replace dA by dA * activation'(z), where A = activation(z)."""
-    cdef int code = ACTIVATIONS[activation]
+    cdef Activation f
+    activation_init(&f, activation, 0.0)
     if A.shape[0] == 0 or A.shape[1] == 0:
         return
     with nogil:
         activation_backward(
-            &dA[0, 0], dA.shape[1], &A[0, 0], A.shape[1], A.shape[0], A.shape[1], code)
+            &dA[0, 0], dA.shape[1], &A[0, 0], A.shape[1], <const floating *>NULL, 0, A.shape[0], A.shape[1], &f)

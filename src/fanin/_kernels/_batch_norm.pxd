@@ -18,22 +18,23 @@ cdef extern from "batch_norm.h" nogil:
         const double *c1
         const double *c2
 
-# C-contiguous rows of w values. Any block of rows may be given.
+# Rows of w values, ldy and ldx apart; dy and dx are contiguous. Any block of rows may be
+# given.
 
 # y := xhat gamma + beta. y may be x.
 cdef void batch_norm_rows(
-    floating *y, const floating *x, Py_ssize_t rows, Py_ssize_t w,
-    NormCols s) noexcept nogil
+    floating *y, Py_ssize_t ldy, const floating *x, Py_ssize_t ldx, Py_ssize_t rows,
+    Py_ssize_t w, NormCols s) noexcept nogil
 
 # s1 += sum over rows of dy, s2 += sum over rows of dy xhat.
 cdef void batch_norm_rows_sums(
-    double *s1, double *s2, const floating *dy, const floating *x, Py_ssize_t rows,
-    Py_ssize_t w, NormCols s) noexcept nogil
+    double *s1, double *s2, const floating *dy, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t w, NormCols s) noexcept nogil
 
 # dx := slope (dy - c1 - xhat c2), or without x (inference) slope dy. dx may be dy.
 cdef void batch_norm_rows_gradient(
-    floating *dx, const floating *dy, const floating *x, Py_ssize_t rows, Py_ssize_t w,
-    NormCols s) noexcept nogil
+    floating *dx, const floating *dy, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t w, NormCols s) noexcept nogil
 
 # mean, lo, rstd and scale of n_cols columns from the state that _moments computes
 # (five arrays of n_cols, and exponents). A column whose count is not n_rows has NaN in

@@ -603,22 +603,24 @@ def batch_norm_backward(
 
 
 cdef void batch_norm_rows(
-    floating *y, const floating *x, Py_ssize_t rows, Py_ssize_t w, NormCols s
+    floating *y, Py_ssize_t ldy, const floating *x, Py_ssize_t ldx, Py_ssize_t rows,
+    Py_ssize_t w, NormCols s
 ) noexcept nogil:
-    kernels.cols_apply[0 if floating is float else 1](y, w, x, w, rows, w, s, False)
+    kernels.cols_apply[0 if floating is float else 1](
+        y, ldy, x, ldx, rows, w, s, False)
 
 
 cdef void batch_norm_rows_sums(
-    double *s1, double *s2, const floating *dy, const floating *x, Py_ssize_t rows,
-    Py_ssize_t w, NormCols s
+    double *s1, double *s2, const floating *dy, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t w, NormCols s
 ) noexcept nogil:
     kernels.cols_sums[0 if floating is float else 1](
-        s1, s2, dy, w, x, w, rows, w, s)
+        s1, s2, dy, w, x, ldx, rows, w, s)
 
 
 cdef void batch_norm_rows_gradient(
-    floating *dx, const floating *dy, const floating *x, Py_ssize_t rows, Py_ssize_t w,
-    NormCols s
+    floating *dx, const floating *dy, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t w, NormCols s
 ) noexcept nogil:
     kernels.cols_gradient[0 if floating is float else 1](
-        dx, w, dy, w, x, w, rows, w, s, False)
+        dx, w, dy, w, x, ldx, rows, w, s, False)

@@ -1,101 +1,34 @@
-"""The plan of a dense network, for the gradient check (see _dense.pyx)."""
-from ._losses cimport LossSum
-from ._optimizers cimport Update
-from ._parallel cimport Call
-from ._rows cimport Rows
+"""The steps of a dense layer, for the plan."""
+from cython cimport floating
 
+from ._pass cimport Pass
 
-cdef struct Layer:
-    Py_ssize_t n_in
-    Py_ssize_t n_out
-    Py_ssize_t weight       # offset of the (n_in, n_out) weight in theta
-    Py_ssize_t bias         # offset of the bias, -1 without one
-    Py_ssize_t bias_sums    # offset into the double sums of bias gradients
-    int activation
+# How many tiles an (m, n) product over k is worth.
+cdef int count_tiles(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
 
+# The layer p.at: rows [row, row + m) of f(A_in W + b), or one tile of them.
+cdef void dense_forward_rows(
+    Pass *p, int at, Py_ssize_t row, Py_ssize_t m, floating *_) noexcept nogil
+cdef void dense_forward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil
 
-# Memory that a running pass needs, kept by the plan between calls.
-cdef struct Workspace:
-    Workspace *next
-    char *base
-    size_t size
+# One tile of D_below = (D W^T) * f'(below), or of dW and db.
+cdef void dense_backward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil
 
+# D *= f'(z), where D is the gradient with respect to columns [col, col + n) of rows
+# [row, row + m) of the output of operation `at`: nothing if it has no activation.
+cdef void through_activation(
+    Pass *p, int at, floating *D, Py_ssize_t ldd, Py_ssize_t row, Py_ssize_t m,
+    Py_ssize_t col, Py_ssize_t n) noexcept nogil
 
-cdef struct Pass:
-    Call call
-    # the plan
-    const Layer *layers
-    int n_layers
-    int loss
-    Py_ssize_t n_parameters
-    Py_ssize_t n_bias
-    Py_ssize_t chunk_rows
-    # the call: what to read and where to write; NULL for what is not wanted
-    char *theta
-    char *gradient
-    Rows X
-    Rows Y
-    const Py_ssize_t *index     # rows of X and Y to take, or NULL for all
-    Py_ssize_t n_rows
-    bint with_loss
-    bint labels                 # Y holds integer labels
-    bint link                   # turn outputs into predictions
-    char *out
-    Py_ssize_t ld_out
-    const Update *update
-    # how X is addressed: directly by BLAS (maybe as a transpose), or packed
-    bint direct
-    bint transposed
-    Py_ssize_t ld_x
-    # the chunk of rows in work
-    Py_ssize_t first
-    Py_ssize_t rows
-    bint accumulate
-    char **A                    # A[l] is the input of layer l, A[l + 1] its output
-    Py_ssize_t *ld
-    char *D                     # dZ of the layer in work, and of the one below
-    char *D_below
-    char *targets
-    double *bias_sums
-    LossSum *partial
-    Py_ssize_t *bad
-    int layer
-    int n_below                 # tiles of D_below, before those of the weight
-    int n_weight
-    # results
-    double total                # the mean loss, and what its rounding left over
-    double total_low
-    LossSum sum
-    Py_ssize_t bad_row
-    bint not_finite             # of the gradient of a step
+cdef bint all_finite(
+    const floating *A, Py_ssize_t lda, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
 
-
-cdef enum Outcome:
-    DONE = 0
-    INTERRUPTED = -1
-    BAD_TARGET = 1
-    NOT_FINITE = 2
-
-
-cdef class Plan:
-    cdef Layer *layers
-    cdef int n_layers
-    cdef int loss
-    cdef Workspace *idle
-    cdef Py_ssize_t n_bias
-    cdef readonly Py_ssize_t n_inputs
-    cdef readonly Py_ssize_t n_outputs
-    cdef readonly Py_ssize_t n_parameters
-    cdef readonly Py_ssize_t chunk_rows
-    cdef readonly int itemsize
-
-    cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1
-    cdef int check_vector(self, object v, str name) except -1
-    cdef int set_targets(self, Pass *p, object y) except -1
-    cdef size_t layout(self, Pass *p, char *base) noexcept nogil
-    cdef void choose_addressing(self, Pass *p, object X) noexcept
-    cdef Workspace *take(self, Pass *p) except NULL
-    cdef int execute(self, Pass *p, object X) except? -2
-    cdef void give_back(self, Workspace *workspace) noexcept
-
-cdef int run(Pass *p, int itemsize) noexcept nogil
+# y = x where kept, else 0, times scale; mask[i] says whether. A value is kept where
+# its random word is not below `threshold`.
+cdef void drop(
+    floating *y, unsigned char *mask, const floating *x, const unsigned int *words,
+    Py_ssize_t n, unsigned long long threshold, double scale) noexcept nogil
+# D *= mask * scale.
+cdef void drop_backward(
+    floating *D, const unsigned char *mask, Py_ssize_t n, double scale) noexcept nogil

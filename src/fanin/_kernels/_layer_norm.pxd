@@ -12,16 +12,17 @@ cdef extern from "layer_norm.h" nogil:
         double *scale
     NormRows norm_rows_at "fanin_norm_rows_at"(NormRows s, Py_ssize_t i)
 
-# y := xhat gamma + beta for C-contiguous rows of w values, which fills `stats`; without
-# `centre` (RMS) the mean is taken as 0. y may be x. Any block of rows may be given:
-# rows do not depend on each other.
+# y := xhat gamma + beta for rows of w values, ldy and ldx apart, which fills `stats`;
+# without `centre` (RMS) the mean is taken as 0. y may be x. Any block of rows may be
+# given: rows do not depend on each other.
 cdef void layer_norm_rows(
-    floating *y, NormRows stats, const floating *x, Py_ssize_t rows, Py_ssize_t w,
-    const double *gamma, const double *beta, double eps, bint centre) noexcept nogil
+    floating *y, Py_ssize_t ldy, NormRows stats, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t w, const double *gamma, const double *beta, double eps,
+    bint centre) noexcept nogil
 
 # dx := the gradient of that, from dy; dgamma and dbeta (NULL: not wanted) are added to.
-# dx may be dy.
+# dx may be dy; both are contiguous.
 cdef void layer_norm_rows_backward(
     floating *dx, double *dgamma, double *dbeta, const floating *dy, const floating *x,
-    NormRows stats, Py_ssize_t rows, Py_ssize_t w, const double *gamma,
+    Py_ssize_t ldx, NormRows stats, Py_ssize_t rows, Py_ssize_t w, const double *gamma,
     bint centre) noexcept nogil

@@ -525,8 +525,9 @@ def layer_norm_backward(
 
 
 cdef void layer_norm_rows(
-    floating *y, NormRows stats, const floating *x, Py_ssize_t rows, Py_ssize_t w,
-    const double *gamma, const double *beta, double eps, bint centre
+    floating *y, Py_ssize_t ldy, NormRows stats, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t w, const double *gamma, const double *beta, double eps,
+    bint centre
 ) noexcept nogil:
     cdef int kind = 0 if floating is float else 1
     cdef Py_ssize_t block = max(
@@ -537,14 +538,16 @@ cdef void layer_norm_rows(
     while r < rows:
         n = min(block, rows - r)
         s = norm_rows_at(stats, r)
-        kernels.statistics[kind](s, x + r * w, w, n, w, eps, centre)
-        kernels.apply[kind](y + r * w, w, x + r * w, w, n, w, s, gamma, beta, False)
+        kernels.statistics[kind](s, x + r * ldx, ldx, n, w, eps, centre)
+        kernels.apply[kind](
+            y + r * ldy, ldy, x + r * ldx, ldx, n, w, s, gamma, beta, False)
         r += n
 
 
 cdef void layer_norm_rows_backward(
     floating *dx, double *dgamma, double *dbeta, const floating *dy, const floating *x,
-    NormRows stats, Py_ssize_t rows, Py_ssize_t w, const double *gamma, bint centre
+    Py_ssize_t ldx, NormRows stats, Py_ssize_t rows, Py_ssize_t w, const double *gamma,
+    bint centre
 ) noexcept nogil:
     cdef int kind = 0 if floating is float else 1
     cdef Py_ssize_t block = max(
@@ -556,6 +559,6 @@ cdef void layer_norm_rows_backward(
         n = min(block, rows - r)
         s = norm_rows_at(stats, r)
         kernels.backward[kind](
-            dx + r * w, w, dgamma, dbeta, dy + r * w, w, x + r * w, w, n, w, s, gamma,
-            centre, False)
+            dx + r * w, w, dgamma, dbeta, dy + r * w, w, x + r * ldx, ldx, n, w, s,
+            gamma, centre, False)
         r += n

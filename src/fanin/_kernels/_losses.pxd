@@ -12,14 +12,18 @@ cdef extern from "losses.h":
         double hi
         double lo
 
-# *total = the sum of the losses of `rows` samples; dZ (may be NULL) gets scale *
-# gradient, *bad the first row with an unacceptable target. Targets are labels if
-# that is not NULL, else Y. scratch holds `cols` values.
+cdef struct LossFunction:
+    int code
+    double parameter
+    const double *quantiles
+
+cdef int loss_init(LossFunction *f, object name, double parameter) except -1
+cdef bint loss_is_per_row(const LossFunction *f) noexcept nogil
+cdef bint loss_takes_labels(const LossFunction *f) noexcept nogil
 cdef void loss_forward(
     floating *dZ, const floating *Z, const floating *Y, const int64_t *labels,
-    Py_ssize_t rows, Py_ssize_t cols, double scale, floating *scratch,
-    Py_ssize_t *bad, LossSum *total, int loss) noexcept nogil
-
-# Z = the loss's prediction from Z, in place: softmax of rows or logistic of values.
+    const double *weight, Py_ssize_t rows, Py_ssize_t cols, double scale,
+    floating *scratch, Py_ssize_t *bad, LossSum *total,
+    const LossFunction *f) noexcept nogil
 cdef void loss_link(
-    floating *Z, Py_ssize_t rows, Py_ssize_t cols, int loss) noexcept nogil
+    floating *Z, Py_ssize_t rows, Py_ssize_t cols, const LossFunction *f) noexcept nogil

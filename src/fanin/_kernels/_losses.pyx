@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t
 
 import numpy as np
 
-from ._activations cimport LOGISTIC, activation_forward
+from ._activations cimport LOGISTIC, Activation, activation_forward
 from ._simd cimport simd_level
 
 cdef extern from "losses.h":
@@ -57,11 +57,24 @@ LOSSES = {
 }
 
 
+cdef int loss_init(LossFunction *f, object name, double parameter) except -1:
+    f.code = LOSSES[name]
+    f.parameter = parameter
+    f.quantiles = NULL
+    return 0
+
+cdef bint loss_is_per_row(const LossFunction *f) noexcept nogil:
+    return f.code == SOFTMAX_CROSS_ENTROPY
+
+cdef bint loss_takes_labels(const LossFunction *f) noexcept nogil:
+    return f.code == SOFTMAX_CROSS_ENTROPY
+
 cdef void loss_forward(
     floating *dZ, const floating *Z, const floating *Y, const int64_t *labels,
-    Py_ssize_t rows, Py_ssize_t cols, double scale, floating *scratch,
-    Py_ssize_t *bad, LossSum *total, int loss
+    const double *weight, Py_ssize_t rows, Py_ssize_t cols, double scale,
+    floating *scratch, Py_ssize_t *bad, LossSum *total, const LossFunction *f
 ) noexcept nogil:
+    cdef int loss = f.code
     bad[0] = -1
     total.hi = 0.0
     total.lo = 0.0
@@ -84,15 +97,18 @@ cdef void loss_forward(
 
 
 cdef void loss_link(
-    floating *Z, Py_ssize_t rows, Py_ssize_t cols, int loss
+    floating *Z, Py_ssize_t rows, Py_ssize_t cols, const LossFunction *f
 ) noexcept nogil:
+    cdef int loss = f.code
+    cdef Activation g
+    g.code = LOGISTIC
     if loss == SOFTMAX_CROSS_ENTROPY:
         if floating is float:
             kernels.softmax_f32(Z, rows, cols)
         else:
             kernels.softmax_f64(Z, rows, cols)
     elif loss == BINARY_CROSS_ENTROPY:
-        activation_forward(Z, cols, <const floating *>NULL, rows, cols, LOGISTIC)
+        activation_forward(Z, cols, <const floating *>Z, cols, <const floating *>NULL, <floating *>NULL, 0, rows, cols, &g)
 
 
 def forward(
@@ -110,6 +126,8 @@ def forward(
     cdef const floating *y_data = NULL
     cdef const int64_t *label_data = NULL
     cdef LossSum total
+    cdef LossFunction f
+    loss_init(&f, loss, 0.0)
     if rows == 0 or cols == 0:
         return 0.0, dZ, -1
     if Y.ndim == 1 and code == SOFTMAX_CROSS_ENTROPY:
@@ -120,14 +138,15 @@ def forward(
         y_data = &y[0, 0]
     with nogil:
         loss_forward(
-            &d[0, 0], &Z[0, 0], y_data, label_data, rows, cols, scale, &scratch[0],
-            &bad, &total, code)
+            &d[0, 0], &Z[0, 0], y_data, label_data, NULL, rows, cols, scale, &scratch[0],
+            &bad, &total, &f)
     return total.hi + total.lo, dZ, bad
 
 
 def link(floating[:, ::1] Z, str loss):
     """Replace Z by the prediction that the loss makes of it."""
-    cdef int code = LOSSES[loss]
+    cdef LossFunction f
+    loss_init(&f, loss, 0.0)
     if Z.shape[0] and Z.shape[1]:
         with nogil:
-            loss_link(&Z[0, 0], Z.shape[0], Z.shape[1], code)
+            loss_link(&Z[0, 0], Z.shape[0], Z.shape[1], &f)

@@ -38,7 +38,7 @@ from libc.stdlib cimport free, malloc
 from ._parallel cimport Call, call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
 from ._source cimport (
-    FANIN_F16, FANIN_F32, Array, View, array_init, axis_order, block_address,
+    FANIN_F16, FANIN_F32, FANIN_F64, Array, View, array_init, axis_order, block_address,
     block_copy, reduced_init, rows_inner, views_build)
 
 cdef extern from "moments.h" nogil:
@@ -435,6 +435,47 @@ cdef int grid_init(Grid *g, X, axes) except -1:
     g.resume = False
     lay_grid(g)
     return 0
+
+
+cdef int moments_rows(
+    double *state, int32_t *exponent, const floating *x, Py_ssize_t ldx,
+    Py_ssize_t rows, Py_ssize_t cols, int n_threads
+) noexcept nogil:
+    cdef Grid g
+    cdef View *view = &g.view
+    cdef char reduced[2]
+    cdef int order[2]
+    cdef Py_ssize_t shape[2]
+    cdef Py_ssize_t strides[2]
+    cdef const Py_ssize_t *all_strides = strides
+    g.is_float = sizeof(floating) == sizeof(float)
+    g.view.data = <char *>x
+    g.view.type = FANIN_F32 if g.is_float else FANIN_F64
+    g.view.swapped = False
+    g.view.itemsize = sizeof(floating)
+    reduced[0] = 1
+    reduced[1] = 0
+    order[0] = 0
+    order[1] = 1
+    shape[0] = rows
+    shape[1] = cols
+    strides[0] = ldx * <Py_ssize_t>sizeof(floating)
+    strides[1] = sizeof(floating)
+    views_build(&view, 1, 2, order, shape, &all_strides, reduced)
+    g.n_rows = rows
+    g.n_cols = cols
+    g.weights = NULL
+    g.resume = False
+    g.total.n = state
+    g.total.hi = state + cols
+    g.total.lo = state + 2 * cols
+    g.total.m2 = state + 3 * cols
+    g.total.m2l = state + 4 * cols
+    g.total.e = exponent
+    g.total.nl = NULL
+    g.total.miss = NULL
+    lay_grid(&g)
+    return run(&g, n_threads)
 
 
 cdef int check_status(int status) except -1:

@@ -2,7 +2,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fanin._kernels._dense import Plan
+from fanin._kernels._plan import Plan
 
 def central_differences(
     plan: Plan,
@@ -15,4 +15,9 @@ def central_differences(
     difference: NDArray[Any],
     span: NDArray[Any],
     n_threads: int = 1,
+    state: NDArray[Any] | None = None,
+    training: bool = False,
+    key: tuple[int, int] | None = None,
+    draw: int = 0,
+    weights: NDArray[Any] | None = None,
 ) -> None: ...

@@ -23,7 +23,8 @@ from libc.string cimport memcpy
 
 cimport numpy as cnp
 
-from ._dense cimport INTERRUPTED, Pass, Plan, Workspace, run
+from ._pass cimport INTERRUPTED, Pass, Workspace
+from ._plan cimport Plan, run
 from ._parallel cimport Call, call_begin, parallel_for, raise_pending
 
 cnp.import_array()
@@ -92,9 +93,13 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
 def central_differences(
     Plan plan, const double[::1] theta, X, y, const double[::1] step,
     double[::1] f_plus, double[::1] f_minus, double[::1] difference,
-    double[::1] span, int n_threads=1
+    double[::1] span, int n_threads=1, state=None, bint training=False, key=None,
+    draw=0, weights=None
 ):
-    """Fill the last four arrays for every entry of theta; the plan is float64."""
+    """Fill `f_plus` to `span` for every entry of theta; the plan is float64.
+
+    The loss is that of `Plan.evaluate` with the same arguments.
+    """
     cdef Job job
     cdef Call call
     cdef Worker *worker
@@ -130,7 +135,10 @@ def central_differences(
             if w > 0:   # the calling thread polls, in its passes and between blocks
                 worker.p.call.poll = NULL
             worker.p.theta = <char *>worker.theta
-            plan.set_targets(&worker.p, y)
+            plan.set_mode(&worker.p, state, training, key, draw)
+            plan.set_targets(&worker.p, y, weights)
+            if training and plan.mixes_rows:
+                worker.p.chunk_rows = worker.p.n_rows
             plan.choose_addressing(&worker.p, X)
             worker.workspace = plan.take(&worker.p)
         call_begin(&call, n_threads)

@@ -1,4 +1,4 @@
-/* Bias gradients, and whether a gradient is finite.
+/* Bias gradients, whether a gradient is finite, and dropout.
  *
  * Design
  * a) column_sums: in double, whatever the dtype. Rows are the outer loop, so that D
@@ -7,6 +7,10 @@
  * b) all_finite: the largest exponent field, found with integers, which vectorizes
  *    where a floating-point comparison of NaNs would not; on a tile of dW that the
  *    thread has just written to its cache.
+ * c) drop (Srivastava et al., JMLR 15, 2014, in the inverted form: what is kept is
+ *    scaled by 1 / (1 - rate), so that inference does nothing). A dropped value is 0
+ *    whatever it was: a NaN that is dropped is gone, forward and backward. One byte of
+ *    mask a value; rates are met to 2^-32.
  */
 #include "dense.h"
 
@@ -51,6 +55,30 @@
         return 1;                                                                  \
     }
 
+#define DEFINE_DROP(T, S)                                                          \
+    static void drop_##S(T *y, unsigned char *FANIN_RESTRICT mask, const T *x,     \
+                         const unsigned *FANIN_RESTRICT words, ptrdiff_t n,        \
+                         unsigned long long threshold, double scale)               \
+    {                                                                              \
+        const T factor = (T)scale;                                                 \
+        for (ptrdiff_t i = 0; i < n; i++) {                                        \
+            int kept = words[i] >= threshold;                                      \
+            mask[i] = (unsigned char)kept;                                         \
+            y[i] = kept ? x[i] * factor : (T)0;                                    \
+        }                                                                          \
+    }                                                                              \
+    static void drop_backward_##S(T *FANIN_RESTRICT D,                             \
+                                  const unsigned char *FANIN_RESTRICT mask,        \
+                                  ptrdiff_t n, double scale)                       \
+    {                                                                              \
+        const T factor = (T)scale;                                                 \
+        for (ptrdiff_t i = 0; i < n; i++) {                                        \
+            D[i] = mask[i] ? D[i] * factor : (T)0;                                 \
+        }                                                                          \
+    }
+
+DEFINE_DROP(float, f32)
+DEFINE_DROP(double, f64)
 DEFINE_COLUMN_SUMS(float, f32)
 DEFINE_COLUMN_SUMS(double, f64)
 DEFINE_ALL_FINITE(float, f32, uint32_t, 0x7f800000u)
@@ -61,4 +89,8 @@ const struct fanin_dense FANIN_AT_LEVEL(fanin_dense) = {
     .column_sums_f64 = column_sums_f64,
     .all_finite_f32 = all_finite_f32,
     .all_finite_f64 = all_finite_f64,
+    .drop_f32 = drop_f32,
+    .drop_f64 = drop_f64,
+    .drop_backward_f32 = drop_backward_f32,
+    .drop_backward_f64 = drop_backward_f64,
 };

@@ -1,4 +1,4 @@
-/* What the dense backward pass needs beside its matrix products: see dense.c. */
+/* What a network's pass needs beside its matrix products: see dense.c. */
 #ifndef FANIN_DENSE_H
 #define FANIN_DENSE_H
 
@@ -15,6 +15,18 @@ struct fanin_dense {
                           ptrdiff_t cols);
     int (*all_finite_f64)(const double *A, ptrdiff_t lda, ptrdiff_t rows,
                           ptrdiff_t cols);
+    /* y[i] = x[i] scale where words[i] >= threshold, else 0; mask[i] = 1 or 0. */
+    void (*drop_f32)(float *y, unsigned char *mask, const float *x,
+                     const unsigned *words, ptrdiff_t n, unsigned long long threshold,
+                     double scale);
+    void (*drop_f64)(double *y, unsigned char *mask, const double *x,
+                     const unsigned *words, ptrdiff_t n, unsigned long long threshold,
+                     double scale);
+    /* D[i] *= mask[i] scale. */
+    void (*drop_backward_f32)(float *D, const unsigned char *mask, ptrdiff_t n,
+                              double scale);
+    void (*drop_backward_f64)(double *D, const unsigned char *mask, ptrdiff_t n,
+                              double scale);
 };
 
 FANIN_DECLARE(dense)

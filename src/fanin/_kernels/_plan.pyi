@@ -1,0 +1,86 @@
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+KINDS: dict[str, int]
+
+@disjoint_base
+class Plan:
+    n_inputs: int
+    n_outputs: int
+    n_parameters: int
+    n_state: int
+    chunk_rows: int
+    itemsize: int
+    def __new__(
+        cls,
+        layers: list[dict[str, Any]],
+        n_inputs: int,
+        loss: Any,
+        dtype: np.dtype[Any],
+    ) -> Self: ...
+    def forward(
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        out: NDArray[Any],
+        state: NDArray[np.float64] | None = None,
+        link: bool = False,
+        n_threads: int = 1,
+    ) -> None: ...
+    def record(
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        out: NDArray[Any],
+        state: NDArray[np.float64] | None = None,
+        training: bool = False,
+        key: tuple[int, int] | None = None,
+        draw: int = 0,
+        update_state: bool = True,
+        n_threads: int = 1,
+    ) -> Tape: ...
+    def evaluate(
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        y: NDArray[Any],
+        gradient: NDArray[Any] | None = None,
+        n_threads: int = 1,
+        state: NDArray[np.float64] | None = None,
+        training: bool = False,
+        key: tuple[int, int] | None = None,
+        draw: int = 0,
+        weights: NDArray[np.float64] | None = None,
+        dX: NDArray[Any] | None = None,
+    ) -> tuple[float, int]: ...
+    def step(
+        self,
+        theta: NDArray[Any],
+        gradient: NDArray[Any],
+        X: NDArray[Any],
+        y: NDArray[Any],
+        update: tuple[Any, ...],
+        index: NDArray[np.intp] | None = None,
+        n_threads: int = 1,
+        optimizer: Any = None,
+        state: NDArray[np.float64] | None = None,
+        key: tuple[int, int] | None = None,
+        draw: int = 0,
+        weights: NDArray[np.float64] | None = None,
+        network: Any = None,
+    ) -> tuple[float, int, bool]: ...
+
+@disjoint_base
+class Tape:
+    n_rows: int
+    def backward(
+        self,
+        dA: NDArray[Any],
+        gradient: NDArray[Any] | None = None,
+        dX: NDArray[Any] | None = None,
+        n_threads: int = 1,
+    ) -> None: ...
+    def output(self, layer: int) -> NDArray[Any] | None: ...

@@ -1,0 +1,1029 @@
+"""A network as a plan: one call without the GIL for a whole pass.
+
+Design
+a) The plan is a C array of operations with their sizes and their offsets into one
+   flat parameter vector theta and one flat gradient. A pass walks it: forward, loss,
+   backward, update, without the GIL and, after the first call of a given size,
+   without allocating: the workspace is kept. What an operation computes is said in
+   _dense.pyx and _operations.pyx; D, going backward, is dL/dz of the operation in
+   work, already through its activation.
+b) Rows are taken in chunks whose workspace stays below a fixed size, so that a
+   million samples need no more memory than some thousands (in training with batch
+   normalization a chunk is the batch). The gradient sums over chunks; gradients of
+   biases, gammas and betas sum in double, losses in two of them.
+c) Threads. Each step of the walk is one job of few, large tiles, or of blocks of rows
+   (parallel.c). Without a gradient to come, many rows are cut into blocks instead,
+   each of which goes through all layers while it is in cache, and no thread waits for
+   another in between.
+d) X is read where it lies if BLAS can address it (unit stride along one axis); if
+   not, or if rows are picked by an index, a chunk of it is packed first.
+e) The mean loss is sum(w l) / sum(w) over samples (and outputs), w the samples'
+   weights, plus l2/2 |W|^2 of the layers that are penalized.
+f) A forward pass that is to be followed by a backward one with the gradient of
+   something else keeps its workspace in a Tape. If its rows were more than a chunk,
+   the backward pass computes each chunk's forward pass again.
+g) The update comes last, and whole or not at all: the loss and the gradient are
+   finite, and no Ctrl-C is looked at any more.
+
+Cost of a pass on m samples: 2 m P flops forward, 4 m P backward less the first
+layer's dL/dA_in, for P weights; beside the products, one read and one write of
+each activation and its derivative.
+"""
+from cython cimport floating
+from libc.math cimport fabs, fma, isfinite
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+cimport numpy as cnp
+
+import numpy as np
+
+from ._activations cimport activation_init, activation_needs_input
+from ._dense cimport (
+    all_finite, count_tiles, dense_backward_tile, dense_forward_rows,
+    dense_forward_tile, through_activation)
+from ._losses cimport (
+    LossSum, loss_forward, loss_init, loss_is_per_row, loss_link, loss_takes_labels)
+from ._operations cimport (
+    extra_bytes, keep_statistics, operation_backward, operation_forward,
+    operation_forward_rows, prepare)
+from ._optimizers cimport ADAM, SGD, Update, optimizer_update
+from ._parallel cimport call_begin, parallel_for, raise_pending
+from ._pass cimport (
+    ACTIVATION, BAD_TARGET, BATCH_NORM, BLOCK_ROWS, DENSE, DONE, DROPOUT, INTERRUPTED,
+    LAYER_NORM, NOT_FINITE, RMS_NORM, Operation, Pass, Workspace)
+from ._rows cimport F32, F64, pack, pack_i64, rows_from_array
+
+cnp.import_array()
+
+cdef enum:
+    ALIGNMENT = 64
+    CHUNK_BYTES = 64 << 20      # workspace of a chunk of rows, about
+    MIN_CHUNK_ROWS = 16
+    MAX_CHUNK_ROWS = 16384
+    UPDATE_ENTRIES = 1 << 15    # parameters of an update task
+    MAX_IDLE = 8                # workspaces kept for concurrent callers
+
+KINDS = {
+    "dense": DENSE, "activation": ACTIVATION, "dropout": DROPOUT,
+    "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM, "rms_norm": RMS_NORM,
+}
+
+
+# --- the steps of a pass, as tasks ----------------------------------------------
+
+
+cdef void pack_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
+    """Copy a block of the chunk's rows of X to A[0]."""
+    cdef Py_ssize_t start = tile * BLOCK_ROWS
+    cdef Py_ssize_t rows = min(BLOCK_ROWS, p.rows - start)
+    cdef Py_ssize_t n_in = p.operations[0].n_in
+    cdef const Py_ssize_t *index = NULL
+    if p.index != NULL:
+        index = p.index + p.first + start
+    pack(<floating *>p.A[0] + start * n_in, n_in, &p.X, index, p.first + start,
+         rows, n_in)
+
+
+cdef void forward_rows(Pass *p, Py_ssize_t block, floating *_) noexcept nogil:
+    """All layers, for a block of rows."""
+    cdef Py_ssize_t start = block * BLOCK_ROWS
+    cdef Py_ssize_t m = min(BLOCK_ROWS, p.rows - start)
+    cdef int at
+    if not p.direct:
+        pack_tile(p, block, _)
+    for at in range(p.n_operations):
+        if p.operations[at].kind == DENSE:
+            dense_forward_rows(p, at, start, m, _)
+        else:
+            operation_forward_rows(p, at, start, m, _)
+
+
+cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
+    """The losses of a block of rows and D = dL/dz of the last operation."""
+    cdef int last = p.n_operations - 1
+    cdef Py_ssize_t start = tile * BLOCK_ROWS, n = p.operations[last].n_out, i
+    cdef Py_ssize_t rows = min(BLOCK_ROWS, p.rows - start)
+    cdef const Py_ssize_t *index = NULL
+    cdef const floating *A = <const floating *>p.A[p.n_operations] + start * n
+    cdef floating *D = <floating *>p.D + start * n
+    cdef floating *dZ = NULL
+    cdef floating *Y = NULL
+    cdef int64_t *labels = NULL
+    cdef const double *weights = NULL
+    cdef double scale = 1.0 / p.total_weight
+    if p.index != NULL:
+        index = p.index + p.first + start
+    if p.labels:
+        labels = <int64_t *>p.targets + start
+        pack_i64(labels, 1, &p.Y, index, p.first + start, rows, 1)
+    else:
+        Y = <floating *>p.targets + start * n
+        pack(Y, n, &p.Y, index, p.first + start, rows, n)
+    if p.weights != NULL:
+        weights = p.weights + p.first + start
+        if index != NULL:
+            weights = p.block_weights + start
+            for i in range(rows):
+                p.block_weights[start + i] = p.weights[index[i]]
+    if not loss_is_per_row(p.loss):
+        scale /= <double>n
+    if p.backward:
+        dZ = D
+    # D is scratch when no gradient is wanted.
+    loss_forward(
+        dZ, A, <const floating *>Y, <const int64_t *>labels, weights, rows, n, scale, D,
+        &p.bad[tile], &p.partial[tile], p.loss)
+    if p.bad[tile] >= 0:
+        p.bad[tile] += p.first + start
+    if p.backward:
+        through_activation(p, last, D, n, start, rows, 0, n)
+
+
+cdef void given_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
+    """D of the last operation from the gradient that the caller gives."""
+    cdef int last = p.n_operations - 1
+    cdef Py_ssize_t start = tile * BLOCK_ROWS, n = p.operations[last].n_out, i
+    cdef Py_ssize_t rows = min(BLOCK_ROWS, p.rows - start)
+    cdef floating *D = <floating *>p.D + start * n
+    for i in range(rows):
+        memcpy(D + i * n, <floating *>p.dA + (p.first + start + i) * p.ld_dA,
+               <size_t>n * sizeof(floating))
+    through_activation(p, last, D, n, start, rows, 0, n)
+
+
+cdef void update_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
+    cdef Py_ssize_t start = tile * UPDATE_ENTRIES
+    optimizer_update(
+        <floating *>p.theta, <const floating *>p.gradient, start,
+        min(start + UPDATE_ENTRIES, p.n_parameters), p.update)
+
+
+cdef void penalty_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
+    """The sum of l2/2 w^2 over a stretch of theta, in two words."""
+    cdef Py_ssize_t first = tile * UPDATE_ENTRIES
+    cdef Py_ssize_t last = min(first + UPDATE_ENTRIES, p.n_parameters)
+    cdef const floating *theta = <const floating *>p.theta
+    cdef const Operation *o
+    cdef LossSum total
+    cdef double sum
+    cdef Py_ssize_t start, stop, i
+    cdef int at
+    total.hi = 0.0
+    total.lo = 0.0
+    for at in range(p.n_operations):
+        o = &p.operations[at]
+        if o.kind != DENSE or o.l2 == 0.0:
+            continue
+        start = max(first, o.weight)
+        stop = min(last, o.weight + o.n_in * o.n_out)
+        while start < stop:
+            sum = 0.0
+            for i in range(start, min(start + 64, stop)):
+                sum += <double>theta[i] * <double>theta[i]
+            add(&total, 0.5 * o.l2 * sum)
+            start += 64
+    p.squares[2 * tile] = total.hi
+    p.squares[2 * tile + 1] = total.lo
+
+
+ctypedef void (*TaskFunction)(void *, Py_ssize_t, int) noexcept nogil
+
+cdef void pack_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    pack_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void pack_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    pack_tile(<Pass *>p, i, <double *>NULL)
+
+cdef void rows_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    forward_rows(<Pass *>p, i, <float *>NULL)
+
+cdef void rows_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    forward_rows(<Pass *>p, i, <double *>NULL)
+
+cdef void forward_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    dense_forward_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void forward_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    dense_forward_tile(<Pass *>p, i, <double *>NULL)
+
+cdef void loss_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    loss_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void loss_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    loss_tile(<Pass *>p, i, <double *>NULL)
+
+cdef void given_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    given_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void given_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    given_tile(<Pass *>p, i, <double *>NULL)
+
+cdef void backward_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    dense_backward_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void backward_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    dense_backward_tile(<Pass *>p, i, <double *>NULL)
+
+cdef void penalty_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    penalty_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void penalty_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    penalty_tile(<Pass *>p, i, <double *>NULL)
+
+cdef void update_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    update_tile(<Pass *>p, i, <float *>NULL)
+
+cdef void update_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
+    update_tile(<Pass *>p, i, <double *>NULL)
+
+cdef struct Tasks:
+    TaskFunction pack
+    TaskFunction rows
+    TaskFunction forward
+    TaskFunction loss
+    TaskFunction given
+    TaskFunction backward
+    TaskFunction penalty
+    TaskFunction update
+
+cdef Tasks tasks_f32, tasks_f64
+tasks_f32.pack = pack_f32
+tasks_f32.rows = rows_f32
+tasks_f32.forward = forward_f32
+tasks_f32.loss = loss_f32
+tasks_f32.given = given_f32
+tasks_f32.backward = backward_f32
+tasks_f32.penalty = penalty_f32
+tasks_f32.update = update_f32
+tasks_f64.pack = pack_f64
+tasks_f64.rows = rows_f64
+tasks_f64.forward = forward_f64
+tasks_f64.loss = loss_f64
+tasks_f64.given = given_f64
+tasks_f64.backward = backward_f64
+tasks_f64.penalty = penalty_f64
+tasks_f64.update = update_f64
+
+
+# --- the walk -------------------------------------------------------------------
+
+
+cdef void address_input(Pass *p, int itemsize) noexcept nogil:
+    """Where the chunk's rows of X and of the output lie."""
+    cdef Py_ssize_t offset
+    if p.direct:
+        offset = p.first * itemsize if p.transposed else p.first * p.X.row_stride
+        p.A[0] = <char *>p.X.data + offset
+        p.ld[0] = p.ld_x
+    if p.out != NULL:
+        p.A[p.n_operations] = p.out + p.first * p.ld_out * itemsize
+
+
+cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil:
+    cdef int at
+    cdef const Operation *o
+    cdef Py_ssize_t n_out = p.operations[p.n_operations - 1].n_out
+    cdef Py_ssize_t blocks = (p.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+    address_input(p, itemsize)
+    if not p.training and not p.backward and p.rows >= 2 * BLOCK_ROWS:
+        if parallel_for(&p.call, tasks.rows, p, blocks):
+            return INTERRUPTED
+    else:
+        if not p.direct and parallel_for(&p.call, tasks.pack, p, blocks):
+            return INTERRUPTED
+        for at in range(p.n_operations):
+            o = &p.operations[at]
+            p.at = at
+            if o.kind != DENSE:
+                if operation_forward(p, at, itemsize):
+                    return INTERRUPTED
+                continue
+            p.n_below = count_tiles(p.rows, o.n_out, o.n_in, p.call.n_threads)
+            if parallel_for(&p.call, tasks.forward, p, p.n_below):
+                return INTERRUPTED
+    if p.link:
+        if itemsize == sizeof(float):
+            loss_link(<float *>p.A[p.n_operations], p.rows, n_out, p.loss)
+        else:
+            loss_link(<double *>p.A[p.n_operations], p.rows, n_out, p.loss)
+    return DONE
+
+
+cdef int loss_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
+    cdef Py_ssize_t i, blocks = (p.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+    if parallel_for(&p.call, tasks.loss, p, blocks):
+        return INTERRUPTED
+    for i in range(blocks):
+        if p.bad[i] >= 0:
+            p.bad_row = p.bad[i]
+            return BAD_TARGET
+        add(&p.sum, p.partial[i].hi)
+        p.sum.lo += p.partial[i].lo
+    return DONE
+
+
+cdef void add(LossSum *total, double term) noexcept nogil:
+    """Add a term and keep what the addition rounds off (Neumaier 1974)."""
+    cdef double sum = total.hi + term
+    if not isfinite(sum):
+        pass    # inf - inf is no remainder
+    elif fabs(total.hi) >= fabs(term):
+        total.lo += (total.hi - sum) + term
+    else:
+        total.lo += (term - sum) + total.hi
+    total.hi = sum
+
+
+cdef void mean_loss(Pass *p, double count) noexcept nogil:
+    """p.total + p.total_low = sum / count, to nearly twice a double's digits."""
+    cdef double mean = (p.sum.hi + p.sum.lo) / count
+    p.total = mean
+    # The remainder of the division is exact in a fused multiply-add.
+    p.total_low = 0.0
+    if isfinite(mean):
+        p.total_low = (fma(-mean, count, p.sum.hi) + p.sum.lo) / count
+
+
+cdef int add_penalty(Pass *p, const Tasks *tasks) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef Py_ssize_t tiles = (p.n_parameters + UPDATE_ENTRIES - 1) // UPDATE_ENTRIES
+    cdef LossSum total
+    if parallel_for(&p.call, tasks.penalty, p, tiles):
+        return INTERRUPTED
+    total.hi = p.total
+    total.lo = p.total_low
+    for i in range(tiles):
+        add(&total, p.squares[2 * i])
+        total.lo += p.squares[2 * i + 1]
+    p.total = total.hi + total.lo
+    p.total_low = 0.0
+    if isfinite(p.total):
+        p.total_low = (total.hi - p.total) + total.lo
+    return DONE
+
+
+cdef int backward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil:
+    cdef int at
+    cdef const Operation *o
+    cdef char *swap
+    for at in range(p.n_operations - 1, -1, -1):
+        o = &p.operations[at]
+        p.at = at
+        if o.kind != DENSE:
+            if operation_backward(p, at, itemsize):
+                return INTERRUPTED
+            continue
+        p.n_weight = 0
+        if p.gradient != NULL:
+            p.n_weight = count_tiles(o.n_in, o.n_out, p.rows, p.call.n_threads)
+        p.n_below = 0
+        if at > 0 or p.dX != NULL:
+            p.n_below = count_tiles(p.rows, o.n_in, o.n_out, p.call.n_threads)
+        if parallel_for(&p.call, tasks.backward, p, p.n_below + p.n_weight):
+            return INTERRUPTED
+        swap = p.D
+        p.D = p.D_below
+        p.D_below = swap
+    return DONE
+
+
+cdef void finish_sums(Pass *p, floating *gradient) noexcept nogil:
+    """Round the double sums of the gradients to the gradient's dtype."""
+    cdef const Operation *o
+    cdef const double *sums
+    cdef Py_ssize_t n, j
+    cdef int at
+    for at in range(p.n_operations):
+        o = &p.operations[at]
+        n = o.n_out
+        sums = p.sums + o.sums
+        if o.kind != DENSE and o.weight >= 0:
+            for j in range(n):
+                gradient[o.weight + j] = <floating>sums[j]
+            if not all_finite(gradient + o.weight, n, 1, n):
+                p.not_finite = True
+            sums += n
+        if o.bias >= 0:
+            for j in range(n):
+                gradient[o.bias + j] = <floating>sums[j]
+            if not all_finite(gradient + o.bias, n, 1, n):
+                p.not_finite = True
+
+
+cdef int run(Pass *p, int itemsize) noexcept nogil:
+    """Walk the plan over all rows of the call; returns an Outcome."""
+    cdef const Tasks *tasks = &tasks_f32 if itemsize == sizeof(float) else &tasks_f64
+    cdef int outcome = DONE
+    cdef char *D = p.D
+    cdef char *D_below = p.D_below
+    cdef Py_ssize_t blocks
+    p.sum.hi = 0.0
+    p.sum.lo = 0.0
+    p.accumulate = False
+    if p.gradient != NULL:
+        memset(p.sums, 0, <size_t>p.n_sums * sizeof(double))
+    if not p.resume:
+        if itemsize == sizeof(float):
+            prepare(p, <float *>NULL)
+        else:
+            prepare(p, <double *>NULL)
+    p.first = 0
+    while p.first < p.n_rows:
+        p.rows = min(p.chunk_rows, p.n_rows - p.first)
+        if not p.resume:
+            outcome = forward_chunk(p, tasks, itemsize)
+        if outcome == DONE and p.with_loss:
+            outcome = loss_chunk(p, tasks)
+        if outcome == DONE and p.dA != NULL:
+            blocks = (p.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+            outcome = parallel_for(&p.call, tasks.given, p, blocks)
+        if outcome == DONE and (p.gradient != NULL or p.dX != NULL):
+            outcome = backward_chunk(p, tasks, itemsize)
+            p.accumulate = True
+        p.D = D
+        p.D_below = D_below
+        if outcome != DONE:
+            return outcome
+        p.first += p.rows
+    if p.gradient != NULL:
+        if itemsize == sizeof(float):
+            finish_sums(p, <float *>p.gradient)
+        else:
+            finish_sums(p, <double *>p.gradient)
+    if p.with_loss:
+        mean_loss(p, p.total_weight * (
+            1.0 if loss_is_per_row(p.loss)
+            else <double>p.operations[p.n_operations - 1].n_out))
+        if p.penalized and add_penalty(p, tasks):
+            return INTERRUPTED
+    if p.update != NULL:
+        if p.not_finite or not isfinite(p.total):
+            return NOT_FINITE
+        # From here on the step is taken whole: a stop between two stretches of
+        # theta would leave parameters that no step ever produced.
+        p.call.poll = NULL
+        parallel_for(&p.call, tasks.update, p,
+                     (p.n_parameters + UPDATE_ENTRIES - 1) // UPDATE_ENTRIES)
+    if p.training and not p.keep_state:
+        keep_statistics(p)
+    return DONE
+
+
+# --- the Python face --------------------------------------------------------------
+
+
+cdef size_t aligned(size_t size) noexcept nogil:
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
+cdef void *cut(char *base, size_t *at, size_t size) noexcept nogil:
+    """Cut `size` bytes from memory at `base` (NULL: only count them)."""
+    cdef void *place = NULL if base == NULL else base + at[0]
+    at[0] += aligned(size)
+    return place
+
+
+cdef class Plan:
+    """The compiled form of a list of layers and a loss.
+
+    Parameters
+    ----------
+    layers : list of dict
+        Each with "kind" (one of KINDS) and what that kind has: "n_out" (dense),
+        "activation" and "parameter" (dense, activation), "bias" and "l2" (dense),
+        "eps" and "affine" (norms), "momentum" (batch_norm), "rate" (dropout).
+    n_inputs : int
+    loss : fanin.losses.Loss
+    dtype : numpy.dtype
+        float32 or float64.
+
+    Notes
+    -----
+    Arguments of the methods have been checked by `fanin.network`: theta and
+    gradient are contiguous vectors of the plan's dtype, X is (n_rows, n_inputs) of
+    any real dtype, y is labels (n_rows,) or targets (n_rows, n_outputs), state is a
+    vector of n_state float64 numbers: the running means of a batch normalization,
+    then its running variances. What would make a kernel leave an array is checked
+    here once more.
+    """
+
+    def __cinit__(self, list layers, Py_ssize_t n_inputs, loss, dtype):
+        cdef Py_ssize_t offset = 0, widest = 0, row = 0, n = n_inputs
+        cdef int number
+        cdef Operation *o
+        self.itemsize = dtype.itemsize
+        loss_init(&self.loss, loss.name, getattr(loss, "parameter", 0.0))
+        quantiles = getattr(loss, "quantiles", None)
+        if quantiles is not None:
+            self.quantiles = np.array(quantiles, np.float64)
+        self.n_inputs = n_inputs
+        self.operations = <Operation *>calloc(len(layers), sizeof(Operation))
+        self.inference = <Operation *>calloc(len(layers) + 1, sizeof(Operation))
+        if self.operations == NULL or self.inference == NULL:
+            raise MemoryError
+        for number, layer in enumerate(layers):
+            o = &self.operations[number]
+            o.kind = KINDS[layer["kind"]]
+            o.number = number
+            o.n_in = n
+            if o.kind == DENSE:
+                n = layer["n_out"]
+            o.n_out = n
+            o.weight = o.bias = o.state = -1
+            o.sums = self.n_sums
+            activation_init(
+                &o.activation, layer.get("activation", "identity"),
+                layer.get("parameter", 0.0))
+            if o.kind == DENSE:
+                o.keeps_input = activation_needs_input(&o.activation)
+                o.l2 = layer["l2"]
+                self.penalized = self.penalized or o.l2 != 0.0
+                o.weight = offset
+                offset += o.n_in * n
+                if layer["bias"]:
+                    o.bias = offset
+                    offset += n
+                    self.n_sums += n
+            elif o.kind == DROPOUT:
+                o.rate = layer["rate"]
+            elif o.kind != ACTIVATION:
+                o.eps = layer["eps"]
+                self.widest_norm = max(self.widest_norm, n)
+                if layer["affine"]:
+                    o.weight = offset
+                    offset += n
+                    if o.kind != RMS_NORM:
+                        o.bias = offset
+                        offset += n
+                    self.n_sums += 2 * n
+                if o.kind == BATCH_NORM:
+                    self.mixes_rows = True
+                    o.momentum = layer["momentum"]
+                    o.state = self.n_state
+                    self.n_state += 2 * n
+            widest = max(widest, n)
+            row += n * (2 if o.keeps_input else 1)
+            if o.kind != DROPOUT:
+                self.inference[self.n_inference] = o[0]
+                self.n_inference += 1
+        self.n_operations = len(layers)
+        if self.n_inference == 0:   # nothing but dropout
+            self.inference[0] = self.operations[0]
+            self.inference[0].kind = ACTIVATION
+            self.n_inference = 1
+        self.n_parameters = offset
+        self.n_outputs = n
+        if self.quantiles is not None:
+            self.quantiles = np.broadcast_to(self.quantiles, (n,)).copy()
+            self.loss.quantiles = <const double *>cnp.PyArray_DATA(self.quantiles)
+        row = (row + self.n_inputs + 2 * widest + self.n_outputs) * self.itemsize
+        self.chunk_rows = min(MAX_CHUNK_ROWS, CHUNK_BYTES // row)
+        if self.chunk_rows >= BLOCK_ROWS:
+            self.chunk_rows = self.chunk_rows // BLOCK_ROWS * BLOCK_ROWS
+        else:
+            self.chunk_rows = max(MIN_CHUNK_ROWS, self.chunk_rows)
+
+    def __dealloc__(self):
+        cdef Workspace *workspace
+        while self.idle != NULL:
+            workspace = self.idle
+            self.idle = workspace.next
+            free(workspace.base)
+            free(workspace)
+        free(self.operations)
+        free(self.inference)
+
+    cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1:
+        """Describe the plan and its input; nothing is wanted yet, in inference."""
+        if cnp.PyArray_NDIM(X) != 2 or cnp.PyArray_DIM(X, 1) != self.n_inputs:
+            raise ValueError(f"X must have {self.n_inputs} columns")
+        self.check_vector(theta, "theta")
+        memset(p, 0, sizeof(Pass))
+        call_begin(&p.call, n_threads)
+        p.operations = self.inference
+        p.n_operations = self.n_inference
+        p.loss = &self.loss
+        p.n_parameters = self.n_parameters
+        p.n_sums = self.n_sums
+        p.chunk_rows = self.chunk_rows
+        p.penalized = self.penalized
+        p.theta = <char *>cnp.PyArray_DATA(theta)
+        p.keep_state = True
+        rows_from_array(&p.X, X)
+        p.n_rows = cnp.PyArray_DIM(X, 0)
+        return 0
+
+    cdef int set_mode(
+        self, Pass *p, object state, bint training, object key, object draw
+    ) except -1:
+        """Give the running statistics; choose training, with this draw of masks."""
+        if self.n_state > 0:
+            if (state is None or cnp.PyArray_NDIM(state) != 1
+                    or cnp.PyArray_DIM(state, 0) != self.n_state
+                    or cnp.PyArray_TYPE(state) != cnp.NPY_DOUBLE
+                    or not cnp.PyArray_IS_C_CONTIGUOUS(state)):
+                raise ValueError("state is not the running statistics of this plan")
+            p.state = <double *>cnp.PyArray_DATA(state)
+        p.training = training
+        if training:
+            p.operations = self.operations
+            p.n_operations = self.n_operations
+            p.key[0], p.key[1] = key
+            p.draw = draw
+        return 0
+
+    cdef int check_vector(self, object v, str name) except -1:
+        if (cnp.PyArray_NDIM(v) != 1 or cnp.PyArray_DIM(v, 0) != self.n_parameters
+                or cnp.PyArray_ITEMSIZE(v) != self.itemsize
+                or not cnp.PyArray_IS_C_CONTIGUOUS(v)):
+            raise ValueError(f"{name} is not a vector of this plan")
+        return 0
+
+    cdef int check_rows(
+        self, object A, Py_ssize_t rows, Py_ssize_t cols, str name
+    ) except -1:
+        if (cnp.PyArray_NDIM(A) != 2 or cnp.PyArray_DIM(A, 0) != rows
+                or cnp.PyArray_DIM(A, 1) != cols
+                or cnp.PyArray_ITEMSIZE(A) != self.itemsize):
+            raise ValueError(f"{name} is not a matrix of this plan")
+        return 0
+
+    cdef void choose_addressing(self, Pass *p, object X) noexcept:
+        """Decide whether the first operation can read X where it lies."""
+        cdef Py_ssize_t size = self.itemsize, n = self.n_inputs
+        cdef Py_ssize_t limit = <Py_ssize_t>0x7fffffff * size
+        p.direct = (
+            p.index == NULL
+            and p.X.dtype == (F32 if size == sizeof(float) else F64)
+            and not p.X.swapped
+            and cnp.PyArray_ISALIGNED(X)
+        )
+        if not p.direct:
+            return
+        if p.X.col_stride == size or n == 1:
+            p.ld_x = n if p.n_rows == 1 else p.X.row_stride // size
+            p.direct = p.n_rows == 1 or (
+                p.X.row_stride >= n * size and p.X.row_stride % size == 0
+                and p.X.row_stride < limit)
+        elif (p.X.row_stride == size and p.n_rows > 1
+                and p.operations[0].kind == DENSE):
+            p.transposed = True
+            p.ld_x = p.X.col_stride // size
+            p.direct = (
+                p.X.col_stride >= p.n_rows * size and p.X.col_stride % size == 0
+                and p.X.col_stride < limit)
+        else:
+            p.direct = False
+        if not p.direct:
+            p.transposed = False
+
+    cdef int set_targets(self, Pass *p, object y, object weights) except -1:
+        cdef Py_ssize_t i
+        p.with_loss = True
+        p.labels = cnp.PyArray_NDIM(y) == 1
+        if p.labels and not loss_takes_labels(&self.loss) or not p.labels and (
+                cnp.PyArray_NDIM(y) != 2 or cnp.PyArray_DIM(y, 1) != self.n_outputs):
+            raise ValueError("y is not a target of this plan")
+        if p.index == NULL and cnp.PyArray_DIM(y, 0) != p.n_rows:
+            raise ValueError(f"y must have {p.n_rows} rows")
+        rows_from_array(&p.Y, y)
+        p.total_weight = <double>p.n_rows
+        if weights is not None:
+            if (cnp.PyArray_NDIM(weights) != 1
+                    or cnp.PyArray_DIM(weights, 0) != cnp.PyArray_DIM(y, 0)
+                    or cnp.PyArray_TYPE(weights) != cnp.NPY_DOUBLE
+                    or not cnp.PyArray_IS_C_CONTIGUOUS(weights)):
+                raise ValueError("weights must be a float64 vector, one for each row")
+            p.weights = <const double *>cnp.PyArray_DATA(weights)
+            p.total_weight = 0.0
+            for i in range(p.n_rows):
+                p.total_weight += p.weights[i if p.index == NULL else p.index[i]]
+        return 0
+
+    cdef size_t layout(self, Pass *p, char *base) noexcept nogil:
+        """Place the pass's buffers from `base` on; returns the bytes needed.
+
+        With base NULL nothing is placed: the first call asks for the size only.
+        """
+        cdef size_t at = 0, size = self.itemsize
+        cdef size_t rows = min(p.n_rows, p.chunk_rows)
+        cdef size_t blocks = (rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+        cdef size_t widest = 0
+        cdef size_t tables = p.n_operations + 1
+        cdef int i
+        cdef const Operation *o
+        cdef void *place
+        p.A = <char **>cut(base, &at, tables * sizeof(char *))
+        p.ld = <Py_ssize_t *>cut(base, &at, tables * sizeof(Py_ssize_t))
+        p.Z = <char **>cut(base, &at, tables * sizeof(char *))
+        p.extra = <char **>cut(base, &at, tables * sizeof(char *))
+        if not p.direct:
+            place = cut(base, &at, rows * self.n_inputs * size)
+            if base != NULL:
+                p.A[0] = <char *>place
+                p.ld[0] = self.n_inputs
+        for i in range(p.n_operations):
+            o = &p.operations[i]
+            if <size_t>o.n_out > widest:
+                widest = o.n_out
+            place = NULL
+            if i < p.n_operations - 1 or p.out == NULL:
+                place = cut(base, &at, rows * o.n_out * size)
+            if base != NULL:
+                p.A[i + 1] = <char *>place
+                p.ld[i + 1] = o.n_out
+                if i == p.n_operations - 1 and p.out != NULL:
+                    p.ld[i + 1] = p.ld_out
+            place = NULL
+            if o.keeps_input and p.backward:
+                place = cut(base, &at, rows * o.n_out * size)
+            if base != NULL:
+                p.Z[i] = <char *>place
+            place = cut(base, &at, extra_bytes(o, rows, size, p.training))
+            if base != NULL:
+                p.extra[i] = <char *>place
+        if p.backward or p.with_loss:
+            p.D = <char *>cut(
+                base, &at, rows * (widest if p.backward else self.n_outputs) * size)
+        if p.with_loss:
+            p.targets = <char *>cut(
+                base, &at, rows * (sizeof(int64_t) if p.labels
+                                   else self.n_outputs * size))
+            p.partial = <LossSum *>cut(base, &at, blocks * sizeof(LossSum))
+            p.bad = <Py_ssize_t *>cut(base, &at, blocks * sizeof(Py_ssize_t))
+            if p.weights != NULL:
+                p.block_weights = <double *>cut(base, &at, rows * sizeof(double))
+            p.squares = <double *>cut(
+                base, &at, 2 * sizeof(double)
+                * ((self.n_parameters + UPDATE_ENTRIES - 1) // UPDATE_ENTRIES))
+        if p.backward:
+            p.D_below = <char *>cut(base, &at, rows * widest * size)
+            p.sums = <double *>cut(base, &at, self.n_sums * sizeof(double))
+            p.parts = <double *>cut(
+                base, &at, 2 * blocks * self.widest_norm * sizeof(double))
+        return at
+
+    cdef Workspace *take(self, Pass *p) except NULL:
+        """Take an idle workspace, or a new one, and lay the pass out in it."""
+        cdef Workspace *workspace = self.idle
+        cdef size_t size = self.layout(p, NULL) + ALIGNMENT
+        if workspace != NULL:
+            self.idle = workspace.next
+        else:
+            workspace = <Workspace *>malloc(sizeof(Workspace))
+            if workspace == NULL:
+                raise MemoryError
+            workspace.base = NULL
+            workspace.size = 0
+        if workspace.size < size:
+            free(workspace.base)
+            workspace.base = <char *>malloc(size)
+            if workspace.base == NULL:
+                free(workspace)
+                raise MemoryError(f"a workspace of {size} bytes")
+            workspace.size = size
+        self.layout(p, <char *>aligned(<uintptr_t>workspace.base))
+        return workspace
+
+    cdef void give_back(self, Workspace *workspace) noexcept:
+        cdef int n = 0
+        cdef Workspace *other = self.idle
+        while other != NULL:
+            n += 1
+            other = other.next
+        if n >= MAX_IDLE:
+            free(workspace.base)
+            free(workspace)
+        else:
+            workspace.next = self.idle
+            self.idle = workspace
+
+    cdef int execute(self, Pass *p, object X) except? -2:
+        """Run the pass in a workspace of its own; returns an Outcome."""
+        cdef Workspace *workspace
+        cdef int outcome
+        if p.n_rows == 0:
+            return DONE
+        if p.training and self.mixes_rows:
+            p.chunk_rows = p.n_rows
+        self.choose_addressing(p, X)
+        workspace = self.take(p)
+        with nogil:
+            outcome = run(p, self.itemsize)
+        self.give_back(workspace)
+        if outcome == INTERRUPTED:
+            raise_pending()
+        return outcome
+
+    cdef int set_out(self, Pass *p, object out) except -1:
+        self.check_rows(out, p.n_rows, self.n_outputs, "out")
+        p.out = <char *>cnp.PyArray_DATA(out)
+        p.ld_out = cnp.PyArray_STRIDE(out, 0) // self.itemsize
+        return 0
+
+    cdef int set_dX(self, Pass *p, object dX) except -1:
+        self.check_rows(dX, p.n_rows, self.n_inputs, "dX")
+        p.dX = <char *>cnp.PyArray_DATA(dX)
+        p.ld_dX = cnp.PyArray_STRIDE(dX, 0) // self.itemsize
+        p.backward = True
+        return 0
+
+    cdef int set_gradient(self, Pass *p, object gradient) except -1:
+        self.check_vector(gradient, "gradient")
+        p.gradient = <char *>cnp.PyArray_DATA(gradient)
+        p.backward = True
+        return 0
+
+    def forward(
+        self, theta, X, out, state=None, bint link=False, int n_threads=1
+    ):
+        """Write the network's output for X to `out`, rows contiguous.
+
+        With `link` the output is turned into the loss's prediction (softmax,
+        logistic or exp); `out` is then C-contiguous.
+        """
+        cdef Pass p
+        self.begin(&p, theta, X, n_threads)
+        self.set_mode(&p, state, False, None, None)
+        self.set_out(&p, out)
+        p.link = link
+        self.execute(&p, X)
+
+    def record(
+        self, theta, X, out, state=None, bint training=False, key=None, draw=0,
+        bint update_state=True, int n_threads=1
+    ):
+        """As `forward`, for a backward pass to follow; returns a Tape.
+
+        In training the running statistics are updated, if `update_state`.
+        """
+        cdef Tape tape = Tape.__new__(Tape)
+        cdef Pass *p = &tape.p
+        cdef int outcome
+        self.begin(p, theta, X, n_threads)
+        self.set_mode(p, state, training, key, draw)
+        self.check_rows(out, p.n_rows, self.n_outputs, "out")
+        tape.plan = self
+        tape.arrays = (theta, X, state)
+        if p.n_rows == 0:
+            return tape
+        if training and self.mixes_rows:
+            p.chunk_rows = p.n_rows
+        self.choose_addressing(p, X)
+        p.keep_state = not update_state
+        if p.n_rows > p.chunk_rows:
+            self.set_out(p, out)
+            self.execute(p, X)
+            p.out = NULL
+        else:
+            p.backward = True
+            tape.workspace = self.take(p)
+            with nogil:
+                outcome = run(p, self.itemsize)
+            if outcome == INTERRUPTED:
+                raise_pending()
+            # The caller may change `out` before the backward pass.
+            tape.copy_output(p.n_operations - 1, out)
+        p.keep_state = True
+        return tape
+
+    def evaluate(
+        self, theta, X, y, gradient=None, int n_threads=1, state=None,
+        bint training=False, key=None, draw=0, weights=None, dX=None
+    ):
+        """Return (loss, first row with a bad target or -1); fill `gradient` and `dX`.
+
+        Nothing of the network changes, in training either.
+        """
+        cdef Pass p
+        self.begin(&p, theta, X, n_threads)
+        self.set_mode(&p, state, training, key, draw)
+        self.set_targets(&p, y, weights)
+        if gradient is not None:
+            self.set_gradient(&p, gradient)
+        if dX is not None:
+            self.set_dX(&p, dX)
+        if self.execute(&p, X) == BAD_TARGET:
+            return 0.0, p.bad_row
+        return p.total, -1
+
+    def step(
+        self, theta, gradient, X, y, tuple update, index=None, int n_threads=1,
+        optimizer=None, state=None, key=None, draw=0, weights=None, network=None
+    ):
+        """Forward, loss, backward and update, in training mode.
+
+        Returns (loss, first row with a bad target or -1, whether it was taken):
+        nothing is updated when a target is bad or the loss or gradient not finite.
+        `index` picks rows of X, y and weights. A step that was taken is
+        counted in `optimizer.n_steps` and `network._draw` here, before Ctrl-C can come
+        in between.
+        """
+        cdef Pass p
+        cdef Update u
+        cdef int outcome
+        self.begin(&p, theta, X, n_threads)
+        self.set_mode(&p, state, True, key, draw)
+        p.keep_state = False
+        if index is not None:
+            p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
+            p.n_rows = cnp.PyArray_DIM(index, 0)
+        self.set_targets(&p, y, weights)
+        self.set_gradient(&p, gradient)
+        kind, u.rate, u.beta_1, u.beta_2, u.correction_2, u.epsilon, u.nesterov, \
+            first, second = update
+        u.kind = SGD if kind == "sgd" else ADAM
+        if first is not None:
+            self.check_vector(first, "the optimizer's state")
+        if second is not None:
+            self.check_vector(second, "the optimizer's state")
+        u.first = NULL if first is None else cnp.PyArray_DATA(first)
+        u.second = NULL if second is None else cnp.PyArray_DATA(second)
+        p.update = &u
+        outcome = self.execute(&p, X)
+        if outcome == DONE:
+            if optimizer is not None:
+                optimizer.n_steps += 1
+            if network is not None:
+                network._draw += 1
+        return p.total, p.bad_row if outcome == BAD_TARGET else -1, outcome == DONE
+
+
+cdef class Tape:
+    """A forward pass whose memory is kept for a backward one."""
+
+    def __dealloc__(self):
+        if self.workspace != NULL:
+            self.plan.give_back(self.workspace)
+
+    @property
+    def n_rows(self):
+        return self.p.n_rows
+
+    cdef int copy_output(self, int at, object out) except -1:
+        cdef Pass *p = &self.p
+        cdef Py_ssize_t size = self.plan.itemsize, n = p.operations[at].n_out, row
+        cdef char *to = <char *>cnp.PyArray_DATA(out)
+        for row in range(p.n_rows):
+            memcpy(to + row * cnp.PyArray_STRIDE(out, 0),
+                   p.A[at + 1] + row * p.ld[at + 1] * size, <size_t>(n * size))
+        return 0
+
+    def backward(self, dA, gradient=None, dX=None, int n_threads=1):
+        """Fill `gradient` and `dX` from dA, the gradient with respect to the output.
+
+        dA has contiguous rows. X and the parameters are as they were.
+        """
+        cdef Plan plan = self.plan
+        cdef Pass p = self.p
+        cdef Workspace *workspace = NULL
+        cdef int outcome
+        plan.check_rows(dA, p.n_rows, plan.n_outputs, "dA")
+        call_begin(&p.call, n_threads)
+        p.dA = <char *>cnp.PyArray_DATA(dA)
+        p.ld_dA = cnp.PyArray_STRIDE(dA, 0) // plan.itemsize
+        p.backward = True
+        if gradient is not None:
+            plan.set_gradient(&p, gradient)
+            if p.n_rows == 0:
+                gradient[...] = 0
+        if dX is not None:
+            plan.set_dX(&p, dX)
+        if p.n_rows == 0:
+            return
+        if self.running:
+            raise RuntimeError("a backward pass of this network is under way")
+        p.resume = self.workspace != NULL
+        if not p.resume:
+            workspace = plan.take(&p)
+        self.running = True
+        with nogil:
+            outcome = run(&p, plan.itemsize)
+        self.running = False
+        if workspace != NULL:
+            plan.give_back(workspace)
+        if outcome == INTERRUPTED:
+            raise_pending()
+
+    def output(self, int layer):
+        """Return a copy of the output of the plan's layer of that number.
+
+        Of dropout in inference, which is nothing, that of the layer before; None if
+        there is none, or if the rows were too many to be kept.
+        """
+        cdef Pass *p = &self.p
+        cdef int at = -1, i
+        if self.workspace == NULL:
+            return None
+        for i in range(p.n_operations):
+            if p.operations[i].number <= layer:
+                at = i
+        if at < 0:
+            return None
+        out = np.empty(
+            (p.n_rows, p.operations[at].n_out),
+            np.float32 if self.plan.itemsize == 4 else np.float64)
+        self.copy_output(at, out)
+        return out
