@@ -117,46 +117,156 @@ def adam_update(
     return theta, first, second
 
 
-# --- _dense ---------------------------------------------------------------------
+# --- _plan ----------------------------------------------------------------------
 
 
-def split_parameters(layers, theta):
-    """Return [(weight, bias or None)] as views of the flat vector."""
-    arrays, at = [], 0
-    for n_in, n_out, _, has_bias in layers:
-        weight = theta[at : at + n_in * n_out].reshape(n_in, n_out)
-        at += n_in * n_out
-        bias = theta[at : at + n_out] if has_bias else None
-        at += n_out if has_bias else 0
-        arrays.append((weight, bias))
+def split_parameters(layers, n_inputs, theta):
+    """Return a dict of views of the flat vector for each layer."""
+    arrays, at, n = [], 0, n_inputs
+    for layer in layers:
+        shapes = {}
+        if layer["kind"] == "dense":
+            shapes["weight"] = (n, layer["n_out"])
+            n = layer["n_out"]
+            if layer["bias"]:
+                shapes["bias"] = (n,)
+        elif layer.get("affine"):
+            shapes["gamma"] = (n,)
+            if layer["kind"] != "rms_norm":
+                shapes["beta"] = (n,)
+        views = {}
+        for name, shape in shapes.items():
+            views[name] = theta[at : at + np.prod(shape)].reshape(shape)
+            at += np.prod(shape)
+        arrays.append(views)
+    assert at == theta.size
     return arrays
 
 
-def network_outputs(layers, theta, X):
+def dropout_mask(key, draw, number, rate, shape):
+    """Return 1 / (1 - rate) where a value is kept, else 0: see _operations.pyx."""
+    words = np.empty((4, 64), np.uint64)
+    philox4x32(words, draw, [*key, number, 0x64726F70])
+    own = [int(words[0, 0]), int(words[1, 0]), number, 0x64726F70]
+    stream = np.empty((-(-np.prod(shape) // 256), 4, 64), np.uint64)
+    for group, out in enumerate(stream):
+        philox4x32(out, group * 64, own)
+    kept = stream.ravel()[: np.prod(shape)].reshape(shape) >= int(rate * 2**32)
+    return kept / (1.0 - rate)
+
+
+def _network(layers, theta, X, state, training, key, draw):
+    """Return the outputs of the layers, X first, and what each needs backward."""
+    A, kept, at = [X], [], 0
+    parameters = split_parameters(layers, X.shape[1], theta)
+    for number, (layer, own) in enumerate(zip(layers, parameters, strict=True)):
+        x, n = A[-1], A[-1].shape[1]
+        kind = layer["kind"]
+        if kind in ("dense", "activation"):
+            z = x @ own["weight"] if kind == "dense" else x
+            z = z + own["bias"] if "bias" in own else z
+            A.append(
+                activation_forward(z, layer["activation"], layer.get("parameter", 0.0))
+            )
+            kept.append(z)
+        elif kind == "dropout":
+            mask = np.ones(x.shape)
+            if training:
+                mask = dropout_mask(key, draw, number, layer["rate"], x.shape)
+            A.append(np.where(mask > 0, x * mask, 0).astype(x.dtype))
+            kept.append(mask)
+        else:
+            axis = 0 if kind == "batch_norm" else 1
+            wide = x.astype(np.float64)
+            mean = wide.mean(axis, keepdims=True)
+            if kind == "rms_norm":
+                mean = np.zeros_like(mean)
+            var = ((wide - mean) ** 2).mean(axis, keepdims=True)
+            if kind == "batch_norm":
+                if not training:
+                    mean, var = state[at : at + n], state[at + n : at + 2 * n]
+                at += 2 * n
+            rstd = 1 / np.sqrt(var + layer["eps"])
+            xhat = (wide - mean) * rstd
+            y = xhat * own.get("gamma", 1.0) + own.get("beta", 0.0)
+            A.append(y.astype(x.dtype))
+            kept.append((xhat, rstd))
+    return A, kept
+
+
+def network_outputs(
+    layers, theta, X, state=None, training=False, key=(0, 0), draw=0
+):
     """Return [X, A_1, ..., A_L]."""
-    A = [X]
-    arrays = split_parameters(layers, theta)
-    for (_, _, activation, _), (weight, bias) in zip(layers, arrays, strict=True):
-        A.append(activation_forward(A[-1] @ weight, activation, bias))
-    return A
+    return _network(layers, theta, X, state, training, key, draw)[0]
 
 
-def loss_and_gradient(layers, theta, X, y, loss):
-    """Return (mean loss, flat gradient) by backpropagation."""
-    A = network_outputs(layers, theta, X)
-    count = X.shape[0] * (1 if loss == "softmax_cross_entropy" else A[-1].shape[1])
-    total, D = loss_forward(A[-1], y, loss, 1.0 / count)
-    D = activation_backward(D.astype(theta.dtype), A[-1], layers[-1][2])
-    arrays = split_parameters(layers, theta)
-    pieces = []
+def network_gradient(
+    layers, theta, X, dA, state=None, training=False, key=(0, 0), draw=0
+):
+    """Return (flat gradient, dX) of the scalar whose gradient by the output is dA."""
+    A, kept = _network(layers, theta, X, state, training, key, draw)
+    parameters = split_parameters(layers, X.shape[1], theta)
+    D, pieces = dA.astype(theta.dtype), []
     for i in range(len(layers) - 1, -1, -1):
-        weight, bias = arrays[i]
-        if bias is not None:
-            pieces.append(D.sum(axis=0, dtype=np.float64).astype(theta.dtype))
-        pieces.append((A[i].T @ D).ravel())
-        if i:
-            D = activation_backward(D @ weight.T, A[i], layers[i - 1][2])
-    return total / count, np.concatenate(pieces[::-1])
+        layer, own = layers[i], parameters[i]
+        kind = layer["kind"]
+        found = []
+        if kind in ("dense", "activation"):
+            D = activation_backward(
+                D, A[i + 1], kept[i], layer["activation"], layer.get("parameter", 0.0)
+            )
+            if kind == "dense":
+                found.append(A[i].T @ D)
+                if "bias" in own:
+                    found.append(D.sum(axis=0, dtype=np.float64))
+                D = D @ own["weight"].T
+        elif kind == "dropout":
+            D = np.where(kept[i] > 0, D * kept[i], 0).astype(D.dtype)
+        else:
+            xhat, rstd = kept[i]
+            if "gamma" in own:
+                found.append((D * xhat).sum(axis=0))
+            if "beta" in own:
+                found.append(D.sum(axis=0, dtype=np.float64))
+            g = D * np.float64(own.get("gamma", 1.0))
+            if kind != "batch_norm" or training:
+                axis = 0 if kind == "batch_norm" else 1
+                mean = 0.0 if kind == "rms_norm" else g.mean(axis, keepdims=True)
+                g = g - mean - xhat * (g * xhat).mean(axis, keepdims=True)
+            D = (g * rstd).astype(theta.dtype)
+        pieces += [array.astype(theta.dtype).ravel() for array in found[::-1]]
+    return np.concatenate([*pieces[::-1], np.empty(0, theta.dtype)]), D
+
+
+def loss_and_gradient(
+    layers,
+    theta,
+    X,
+    y,
+    loss,
+    state=None,
+    training=False,
+    key=(0, 0),
+    draw=0,
+    weights=None,
+):
+    """Return (mean loss, flat gradient, dX) by backpropagation."""
+    mode = (state, training, key, draw)
+    Z = network_outputs(layers, theta, X, *mode)[-1]
+    count = X.shape[0] if weights is None else weights.sum()
+    if loss.name != "softmax_cross_entropy":
+        count *= Z.shape[1]
+    total, dZ = loss_forward(Z, y, loss, 1.0 / count, weights)
+    gradient, dX = network_gradient(layers, theta, X, dZ, *mode)
+    value = total / count
+    slopes = split_parameters(layers, X.shape[1], gradient)
+    parameters = split_parameters(layers, X.shape[1], theta)
+    for layer, own, slope in zip(layers, parameters, slopes, strict=True):
+        if layer.get("l2"):
+            value += layer["l2"] / 2 * (own["weight"].astype(np.float64) ** 2).sum()
+            slope["weight"] += theta.dtype.type(layer["l2"]) * own["weight"]
+    return value, gradient, dX
 
 
 # --- _perturb -------------------------------------------------------------------
@@ -164,17 +274,13 @@ def loss_and_gradient(layers, theta, X, y, loss):
 
 def central_differences(layers, theta, X, y, loss, step):
     """Return (f_plus, f_minus, difference, span) by perturbing every entry."""
-    count = X.shape[0]
-    if loss != "softmax_cross_entropy":
-        count *= layers[-1][1]
     f_plus, f_minus, difference, span = np.empty((4, theta.size))
     for i in range(theta.size):
         values = []
         for t in (theta[i] + step[i], theta[i] - step[i]):
             moved = theta.copy()
             moved[i] = t
-            outputs = network_outputs(layers, moved, X)[-1]
-            values.append(loss_forward(outputs, y, loss)[0] / count)
+            values.append(loss_and_gradient(layers, moved, X, y, loss)[0])
         f_plus[i], f_minus[i] = values
         difference[i] = values[0] - values[1]
         span[i] = (theta[i] + step[i]) - (theta[i] - step[i])
