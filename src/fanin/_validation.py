@@ -306,3 +306,27 @@ def reduced_axes(axis: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise ValueError(f"{name} names an axis twice; got {axis!r}")
     return tuple(sorted(found))
+
+
+def sample_weights(
+    weights: ArrayLike, n_rows: int, name: str = "sample_weight"
+) -> NDArray[np.float64]:
+    """Return weights, one per row, as a contiguous float64 vector.
+
+    They are finite and not negative, and 1 / their sum is finite, so that a weighted
+    mean is defined. (float64 weights that are contiguous pass through uncopied.)
+    """
+    given = real_array(weights, name)
+    if given.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},); got {given.shape}")
+    found = np.require(given, np.float64, ["C", "A"])
+    wrong = ~((found >= 0) & (found <= np.finfo(np.float64).max))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{name} must be finite and not negative; got {given[row]} at index {row}"
+        )
+    total = float(found.sum())
+    if not np.finfo(np.float64).tiny <= total <= np.finfo(np.float64).max:
+        raise ValueError(f"{name} must have a positive, finite sum; got {total}")
+    return found

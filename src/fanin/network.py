@@ -80,8 +80,9 @@ class Network:
     layers : sequence of Dense
         The layers, first to last. The last one's activation is usually "identity":
         the cross-entropies take logits.
-    loss : {"squared_error", "softmax_cross_entropy", "binary_cross_entropy"} or Loss
-        See `fanin.losses` for the formulas and the targets they take.
+    loss : str or Loss
+        A name such as "softmax_cross_entropy", or an object of `fanin.losses`, which
+        has the formulas and the targets they take.
     dtype : {numpy.float32, numpy.float64}, default=numpy.float32
         Of the parameters and the arithmetic. Sums of losses and of bias gradients
         over samples are taken in float64 in either case.
@@ -159,7 +160,7 @@ class Network:
 
     def _compile(self) -> None:
         """Make the plan and the table of named stretches of the flat vector."""
-        self._plan = Plan(self._shapes(), self.loss_function.name, self.dtype)
+        self._plan = self._make_plan(self._shapes(), self.dtype)
         self._blocks: list[tuple[str, slice, tuple[int, ...]]] = []
         at = 0
         for i, (n_in, n_out, _, has_bias) in enumerate(self._shapes()):
@@ -169,6 +170,12 @@ class Network:
                     where = slice(at, at + size)
                     self._blocks.append((f"dense{i}.{name}", where, shape))
                     at += size
+
+    def _make_plan(
+        self, shapes: list[tuple[int, int, str, bool]], dtype: np.dtype[Any]
+    ) -> Plan:
+        loss = self.loss_function
+        return Plan(shapes, loss.name, dtype, loss.parameter, loss.quantiles)
 
     def _shapes(self) -> list[tuple[int, int, str, bool]]:
         widths = [self.n_inputs, *(layer.units for layer in self.layers)]
@@ -415,7 +422,7 @@ class Network:
         outputs = []
         at = 0
         for shape in self._shapes():
-            plan = Plan([shape], self.loss_function.name, self.dtype)
+            plan = Plan([shape], "squared_error", self.dtype)
             out = np.empty((A.shape[0], shape[1]), self.dtype)
             theta = self._parameters[at : at + plan.n_parameters]
             plan.forward(theta, A, out, False, _threads.resolve(n_threads))
@@ -436,9 +443,10 @@ class Network:
         -------
         ndarray
             For ``softmax_cross_entropy`` the most probable label, int64 of shape
-            (n_samples,); for ``binary_cross_entropy`` 0 or 1, int64; for
-            ``squared_error`` the output. The latter two have shape (n_samples,
-            n_outputs), or (n_samples,) for one output.
+            (n_samples,); for ``binary_cross_entropy`` 0 or 1, int64; for ``poisson``
+            the rate, the exponential of the output; for the other losses the output.
+            All but the first have shape (n_samples, n_outputs), or (n_samples,) for
+            one output.
 
         Examples
         --------
@@ -449,7 +457,10 @@ class Network:
         >>> net.predict(np.zeros((2, 3)))
         array([0, 0])
         """
-        Z = self.forward(X)
+        if isinstance(self.loss_function, losses.Poisson):
+            Z = self._linked(X)
+        else:
+            Z = self.forward(X)
         if isinstance(self.loss_function, losses.SoftmaxCrossEntropy):
             return np.asarray(Z.argmax(axis=1))
         if self.n_outputs == 1:
@@ -485,11 +496,17 @@ class Network:
         >>> net.predict_proba(np.zeros((1, 3)))
         array([[0.5, 0.5]], dtype=float32)
         """
-        if isinstance(self.loss_function, losses.SquaredError):
+        if not isinstance(
+            self.loss_function, (losses.SoftmaxCrossEntropy, losses.BinaryCrossEntropy)
+        ):
             raise AttributeError(
                 "predict_proba needs a cross-entropy loss; this network has "
                 f"{self.loss_function.name}"
             )
+        return self._linked(X)
+
+    def _linked(self, X: ArrayLike) -> NDArray[Any]:
+        """Return what the loss makes of the output: probabilities, or rates."""
         array = check.samples(X, self.n_inputs)
         out = np.empty((array.shape[0], self.n_outputs), self.dtype)
         self._plan.forward(self._parameters, array, out, True, _threads.resolve())
@@ -675,7 +692,7 @@ class Network:
         double = np.dtype(np.float64)
         plan = self._plan
         if self.dtype != double:
-            plan = Plan(self._shapes(), self.loss_function.name, double)
+            plan = self._make_plan(self._shapes(), double)
         theta = self._parameters.astype(double)
         threads = _threads.resolve(n_threads)
 

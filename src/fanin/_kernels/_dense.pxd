@@ -1,5 +1,5 @@
 """The plan of a dense network, for the gradient check (see _dense.pyx)."""
-from ._losses cimport LossSum
+from ._losses cimport LossFunction, LossSum
 from ._optimizers cimport Update
 from ._parallel cimport Call
 from ._rows cimport Rows
@@ -26,7 +26,7 @@ cdef struct Pass:
     # the plan
     const Layer *layers
     int n_layers
-    int loss
+    LossFunction loss
     Py_ssize_t n_parameters
     Py_ssize_t n_bias
     Py_ssize_t chunk_rows
@@ -80,7 +80,8 @@ cdef enum Outcome:
 cdef class Plan:
     cdef Layer *layers
     cdef int n_layers
-    cdef int loss
+    cdef LossFunction loss
+    cdef double *quantiles
     cdef Workspace *idle
     cdef Py_ssize_t n_bias
     cdef readonly Py_ssize_t n_inputs

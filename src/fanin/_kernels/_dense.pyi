@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from fanin._kernels._activations import ACTIVATIONS as ACTIVATIONS
-from fanin._kernels._losses import LOSSES as LOSSES
 
 @disjoint_base
 class Plan:
@@ -19,6 +18,8 @@ class Plan:
         layers: list[tuple[int, int, str, bool]],
         loss: str,
         dtype: np.dtype[Any],
+        parameter: float = 0.0,
+        quantiles: tuple[float, ...] | None = None,
     ) -> Self: ...
     def forward(
         self,

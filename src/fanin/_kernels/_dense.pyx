@@ -37,14 +37,15 @@ cimport numpy as cnp
 
 from ._activations cimport IDENTITY, activation_backward, activation_forward
 from ._blas cimport gemm, gemv
-from ._losses cimport SOFTMAX_CROSS_ENTROPY, LossSum, loss_forward, loss_link
+from ._losses cimport (
+    LossSum, loss_forward, loss_init, loss_is_per_row, loss_link, loss_takes_labels
+)
 from ._optimizers cimport ADAM, SGD, optimizer_update
 from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
 from ._rows cimport F32, F64, pack, pack_i64, rows_from_array
 
 from ._activations import ACTIVATIONS
-from ._losses import LOSSES
 
 cnp.import_array()
 
@@ -192,14 +193,14 @@ cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     else:
         Y = <floating *>p.targets + start * n
         pack(Y, n, &p.Y, index, p.first + start, rows, n)
-    if p.loss != SOFTMAX_CROSS_ENTROPY:
+    if not loss_is_per_row(&p.loss):
         scale /= <double>n
     if p.gradient != NULL:
         dZ = D
     # D is scratch when no gradient is wanted.
     loss_forward(
-        dZ, A, <const floating *>Y, <const int64_t *>labels, rows, n, scale, D,
-        &p.bad[tile], &p.partial[tile], p.loss)
+        dZ, A, <const floating *>Y, <const int64_t *>labels, NULL, rows, n, scale, D,
+        &p.bad[tile], &p.partial[tile], &p.loss)
     if p.bad[tile] >= 0:
         p.bad[tile] += p.first + start
     if p.gradient != NULL and layer.activation != IDENTITY:
@@ -374,9 +375,9 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
                 return INTERRUPTED
     if p.link:
         if itemsize == sizeof(float):
-            loss_link(<float *>p.A[p.n_layers], p.rows, n_out, p.loss)
+            loss_link(<float *>p.A[p.n_layers], p.rows, n_out, &p.loss)
         else:
-            loss_link(<double *>p.A[p.n_layers], p.rows, n_out, p.loss)
+            loss_link(<double *>p.A[p.n_layers], p.rows, n_out, &p.loss)
     return DONE
 
 
@@ -477,7 +478,7 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
     if not p.with_loss:
         return DONE
     mean_loss(p, <double>p.n_rows * (
-        1.0 if p.loss == SOFTMAX_CROSS_ENTROPY
+        1.0 if loss_is_per_row(&p.loss)
         else <double>p.layers[p.n_layers - 1].n_out))
     if p.gradient != NULL:
         if itemsize == sizeof(float):
@@ -511,6 +512,10 @@ cdef class Plan:
     loss : str
     dtype : numpy.dtype
         float32 or float64.
+    parameter : float
+        The loss's parameter.
+    quantiles : tuple of float, optional
+        The loss's quantiles, one for each output.
 
     Notes
     -----
@@ -520,11 +525,13 @@ cdef class Plan:
     make a kernel leave an array is checked here once more.
     """
 
-    def __cinit__(self, list layers, str loss, dtype):
+    def __cinit__(
+        self, list layers, str loss, dtype, double parameter=0.0, tuple quantiles=None
+    ):
         cdef Py_ssize_t offset = 0, widest = 0, row = 0
         cdef int at
         self.itemsize = dtype.itemsize
-        self.loss = LOSSES[loss]
+        loss_init(&self.loss, loss, parameter)
         self.n_layers = len(layers)
         self.layers = <Layer *>malloc(self.n_layers * sizeof(Layer))
         if self.layers == NULL:
@@ -545,6 +552,17 @@ cdef class Plan:
         self.n_parameters = offset
         self.n_inputs = self.layers[0].n_in
         self.n_outputs = self.layers[self.n_layers - 1].n_out
+        if quantiles is not None:
+            if len(quantiles) != self.n_outputs:
+                raise ValueError(
+                    f"a loss of {len(quantiles)} quantiles needs as many outputs; "
+                    f"got {self.n_outputs}")
+            self.quantiles = <double *>malloc(self.n_outputs * sizeof(double))
+            if self.quantiles == NULL:
+                raise MemoryError
+            for at, quantile in enumerate(quantiles):
+                self.quantiles[at] = quantile
+            self.loss.quantiles = self.quantiles
         row = (row + self.n_inputs + 2 * widest + self.n_outputs) * self.itemsize
         self.chunk_rows = min(MAX_CHUNK_ROWS, CHUNK_BYTES // row)
         if self.chunk_rows >= BLOCK_ROWS:
@@ -560,6 +578,7 @@ cdef class Plan:
             free(workspace.base)
             free(workspace)
         free(self.layers)
+        free(self.quantiles)
 
     cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1:
         """Describe the plan and its input; nothing is wanted yet."""
@@ -617,7 +636,7 @@ cdef class Plan:
     cdef int set_targets(self, Pass *p, object y) except -1:
         p.with_loss = True
         p.labels = cnp.PyArray_NDIM(y) == 1
-        if p.labels and self.loss != SOFTMAX_CROSS_ENTROPY or not p.labels and (
+        if p.labels and not loss_takes_labels(&self.loss) or not p.labels and (
                 cnp.PyArray_NDIM(y) != 2 or cnp.PyArray_DIM(y, 1) != self.n_outputs):
             raise ValueError("y is not a target of this plan")
         if p.index == NULL and cnp.PyArray_DIM(y, 0) != p.n_rows:
