@@ -348,37 +348,38 @@ def test_a_sum_over_many_blocks_keeps_small_terms(cols):
 # --- oracles --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weighted", [False, True])
-@ALL
-def test_equals_pytorch(case, weighted, rng):
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"quantile"}))
+def test_equals_pytorch(case, weighted, dtype, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle here")
     loss, kind = CASES[case]
-    if loss.name == "quantile":
-        pytest.skip("PyTorch has no quantile loss")
-    Z = 3 * rng.standard_normal((8, 5))
-    Y = targets(kind, 8, 5, np.float64, rng)
+    Z = (3 * rng.standard_normal((8, 5))).astype(dtype)
+    Y = targets(kind, 8, 5, dtype, rng)
     weight = rng.uniform(0, 2, 8) if weighted else None
-    module = {
-        "squared_error": torch.nn.MSELoss(reduction="none"),
-        "absolute_error": torch.nn.L1Loss(reduction="none"),
-        "huber": torch.nn.HuberLoss(delta=loss.parameter, reduction="none"),
-        "poisson": torch.nn.PoissonNLLLoss(reduction="none"),
-        "binary_cross_entropy": torch.nn.BCEWithLogitsLoss(reduction="none"),
-        "softmax_cross_entropy": torch.nn.CrossEntropyLoss(
-            label_smoothing=loss.parameter if kind in ("label", "probability") else 0.0,
-            reduction="none",
+    module, options = {
+        "squared_error": (torch.nn.MSELoss, {}),
+        "absolute_error": (torch.nn.L1Loss, {}),
+        "huber": (torch.nn.HuberLoss, {"delta": loss.parameter}),
+        "poisson": (torch.nn.PoissonNLLLoss, {}),
+        "binary_cross_entropy": (torch.nn.BCEWithLogitsLoss, {}),
+        "softmax_cross_entropy": (
+            torch.nn.CrossEntropyLoss,
+            {"label_smoothing": loss.parameter},
         ),
-    }[loss.name] if loss.name != "huber" else torch.nn.HuberLoss(
-        delta=loss.delta, reduction="none"
-    )  # fmt: skip
+    }[loss.name]
     tensor = torch.tensor(Z, requires_grad=True)
-    rows = module(tensor, torch.tensor(Y)).reshape(8, -1).mean(axis=1)
+    rows = module(reduction="none", **options)(tensor, torch.tensor(Y))
+    rows = rows.reshape(8, -1).mean(axis=1)
     w = torch.ones(8) if weight is None else torch.tensor(weight)
     value = (w * rows).sum() / w.sum()
     value.backward()
     found, dZ = losses.evaluate(Z, Y, loss, sample_weight=weight)
-    assert found == pytest.approx(value.item(), rel=1e-13)
-    np.testing.assert_allclose(dZ, tensor.grad.numpy(), rtol=1e-12, atol=1e-15)
+    # In the dtype of either, some roundings of numbers below 60.
+    rel = 1e-13 if dtype == np.float64 else 2e-6
+    gradient = tensor.grad.numpy()
+    assert found == pytest.approx(value.item(), rel=rel)
+    assert np.linalg.norm(dZ - gradient) <= rel * np.linalg.norm(gradient)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 1.0, 0.2])

@@ -157,7 +157,7 @@ class Huber(Loss):
 
 @dataclass(frozen=True)
 class Quantile(Loss):
-    """The quantile or "pinball" loss (Koenker & Bassett 1978), from below and above.
+    """The quantile or "pinball" loss (Koenker & Bassett 1978).
 
     With ``d = y - Z``, ``L`` is the mean over samples and outputs of
     ``max(q * d, (q - 1) * d)``: scikit-learn's ``mean_pinball_loss``. Its minimum is

@@ -100,21 +100,25 @@ static void finish_sum(fanin_sum *total, const sums *lanes)
 #define NAME(x) x##_f32
 #define EXP fanin_exp_f32
 #define FABS fabsf
+#define MOST FLT_MAX
 #include "losses_body.h"
 #undef T
 #undef NAME
 #undef EXP
 #undef FABS
+#undef MOST
 
 #define T double
 #define NAME(x) x##_f64
 #define EXP fanin_exp_f64
 #define FABS fabs
+#define MOST DBL_MAX
 #include "losses_body.h"
 #undef T
 #undef NAME
 #undef EXP
 #undef FABS
+#undef MOST
 
 const struct fanin_losses FANIN_AT_LEVEL(fanin_losses) = {
     .forward_f32 = forward_f32,

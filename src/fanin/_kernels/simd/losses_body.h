@@ -81,14 +81,13 @@ static void NAME(value_losses)(T *dZ, const T *Z, const T *Y, const double *weig
                                ptrdiff_t *bad, sums *total, const fanin_loss *f)
 {
     double loss[TILE], slope[TILE], quantile[TILE], factor[TILE];
-    const T most = sizeof(T) == sizeof(float) ? (T)FLT_MAX : (T)DBL_MAX;
     const int cross = f->code == FANIN_BINARY_CROSS_ENTROPY;
-    const T high = cross ? (T)1 : most;
-    const T low = cross || f->code == FANIN_POISSON ? (T)0 : -most;
+    const T high = cross ? (T)1 : MOST;
+    const T low = cross || f->code == FANIN_POISSON ? (T)0 : -MOST;
     const int many = f->code == FANIN_QUANTILE && f->quantiles != NULL;
     const ptrdiff_t size = rows * cols;
     ptrdiff_t row = 0, col = 0; /* of the first value of the tile */
-    if (!many) {
+    if (f->code == FANIN_QUANTILE && !many) {
         for (ptrdiff_t k = 0; k < TILE; k++) {
             quantile[k] = f->parameter;
         }
