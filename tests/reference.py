@@ -45,23 +45,51 @@ def softmax(Z):
     return e / e.sum(axis=1, keepdims=True)
 
 
-def loss_forward(Z, Y, loss, scale=1.0):
-    """Return (sum of losses, scale * gradient) in float64."""
+def loss_forward(
+    Z,
+    Y,
+    loss,
+    scale=1.0,
+    parameter=0.0,
+    quantiles=None,
+    weight=None,
+    gradient=True,
+    n_threads=1,
+):
+    """Return (sum of losses, scale * gradient or None) in float64."""
     Z = np.asarray(Z, dtype=np.float64)
-    if loss == "squared_error":
+    weight = np.ones(len(Z)) if weight is None else weight
+    if loss == "softmax_cross_entropy":
+        if Y.ndim == 1:
+            Y = np.eye(Z.shape[1])[Y.astype(np.intp)]
+        Y = (1 - parameter) * Y.astype(np.float64) + parameter / Z.shape[1]
+        top = Z.max(axis=1, keepdims=True)
+        lse = top + np.log(np.exp(Z - top).sum(axis=1, keepdims=True))
+        losses = Y * (lse - Z)
+        slopes = softmax(Z) * Y.sum(axis=1, keepdims=True) - Y
+    else:
+        Y = np.asarray(Y, dtype=np.float64)
         d = Z - Y
-        return float((d * d).sum()), scale * 2 * d
-    if loss == "binary_cross_entropy":
-        losses = np.maximum(Z, 0) - Y * Z + np.log1p(np.exp(-np.abs(Z)))
-        p = activation_forward(Z, "logistic")
-        return float(losses.sum()), scale * (p - Y)
-    if Y.ndim == 1:
-        Y = np.eye(Z.shape[1])[Y]
-    Y = Y.astype(np.float64)
-    top = Z.max(axis=1, keepdims=True)
-    lse = top + np.log(np.exp(Z - top).sum(axis=1, keepdims=True))
-    total = float((Y * (lse - Z)).sum())
-    return total, scale * (softmax(Z) * Y.sum(axis=1, keepdims=True) - Y)
+        if loss == "squared_error":
+            losses, slopes = d**2, 2 * d
+        elif loss == "absolute_error":
+            losses, slopes = np.abs(d), np.sign(d)
+        elif loss == "huber":
+            inside = np.abs(d) <= parameter
+            outside = parameter * (np.abs(d) - parameter / 2)
+            losses = np.where(inside, d**2 / 2, outside)
+            slopes = np.where(inside, d, parameter * np.sign(d))
+        elif loss == "quantile":
+            q = np.array(parameter if quantiles is None else quantiles)
+            losses = np.maximum(-q * d, (1 - q) * d)
+            slopes = np.where(d > 0, 1 - q, np.where(d < 0, -q, 0.0))
+        elif loss == "poisson":
+            losses, slopes = np.exp(Z) - Y * Z, np.exp(Z) - Y
+        else:
+            losses = np.maximum(Z, 0) - Y * Z + np.log1p(np.exp(-np.abs(Z)))
+            slopes = activation_forward(Z, "logistic") - Y
+    total = float((weight * losses.sum(axis=1)).sum())
+    return total, scale * weight[:, np.newaxis] * slopes if gradient else None
 
 
 def loss_link(Z, loss):
@@ -70,6 +98,8 @@ def loss_link(Z, loss):
         return softmax(Z)
     if loss == "binary_cross_entropy":
         return activation_forward(Z, "logistic")
+    if loss == "poisson":
+        return np.exp(Z)
     return Z.copy()
 
 
@@ -257,7 +287,9 @@ def loss_and_gradient(
     count = X.shape[0] if weights is None else weights.sum()
     if loss.name != "softmax_cross_entropy":
         count *= Z.shape[1]
-    total, dZ = loss_forward(Z, y, loss, 1.0 / count, weights)
+    total, dZ = loss_forward(
+        Z, y, loss.name, 1.0 / count, loss.parameter, loss.quantiles, weights
+    )
     gradient, dX = network_gradient(layers, theta, X, dZ, *mode)
     value = total / count
     slopes = split_parameters(layers, X.shape[1], gradient)

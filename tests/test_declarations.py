@@ -108,6 +108,10 @@ def test_a_layer_knows_how_its_weight_starts(activation, init, expected):
     ("name", "kind"),
     [
         ("squared_error", losses.SquaredError),
+        ("absolute_error", losses.AbsoluteError),
+        ("huber", losses.Huber),
+        ("quantile", losses.Quantile),
+        ("poisson", losses.Poisson),
         ("binary_cross_entropy", losses.BinaryCrossEntropy),
         ("softmax_cross_entropy", losses.SoftmaxCrossEntropy),
     ],
@@ -123,7 +127,7 @@ def test_a_loss_by_name_is_the_loss_itself(name, kind):
 @pytest.mark.parametrize(
     ("loss", "y", "row", "word"),
     [
-        (losses.SquaredError(), np.array([[0.0], [np.nan]]), 1, "NaN"),
+        (losses.SquaredError(), np.array([[0.0], [np.nan]]), 1, "finite"),
         (losses.BinaryCrossEntropy(), np.array([[0.5], [1.5]]), 1, r"\[0, 1\]"),
         (losses.SoftmaxCrossEntropy(), np.array([0, 5]), 1, "label"),
         (losses.SoftmaxCrossEntropy(), np.array([[0.5, 0.6], [0, 1]]), 0, "1.1"),

@@ -14,7 +14,8 @@ from fanin._kernels._losses import LOSSES
 from fanin._kernels._perturb import central_differences
 
 ACTIVATION_NAMES = sorted(ACTIVATIONS)
-LOSS_NAMES = sorted(LOSSES)
+# (Huber's loss is nothing without its parameter: test_losses has networks with it.)
+LOSS_NAMES = sorted(set(LOSSES) - {"huber"})
 
 
 def problem(widths, names, loss, m, dtype, seed, bias=True):

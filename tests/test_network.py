@@ -533,7 +533,7 @@ def test_bad_targets_of_other_losses():
         net.loss(X, y)
     net, X, y = make("squared_error", n_outputs=1)
     y[4] = np.nan
-    with pytest.raises(ValueError, match=r"y\[4\] is .*: a target must not be NaN"):
+    with pytest.raises(ValueError, match=r"y\[4\] is nan: a target must be a finite"):
         net.loss(X, y)
     with pytest.raises(ValueError, match=r"y must have shape \(40, 1\) or \(40,\)"):
         net.loss(X, y[:3])
@@ -648,7 +648,7 @@ def test_divergence_names_the_callers_row():
         net.fit(X, y, optimizer=Adam(), epochs=1, batch_size=16, rng=0)
     X[137, 1] = 0.0
     y[55, 2] = np.inf
-    with pytest.raises(FloatingPointError, match=r"is y, inf at \[55, 2\]"):
+    with pytest.raises(ValueError, match=r"y\[55\] is inf in column 2: a target must"):
         net.fit(X, y, optimizer=Adam(), epochs=1, batch_size=16, rng=0)
 
 

@@ -52,6 +52,14 @@ CASES = {
             dX, dgamma, _ = fanin.batch_norm_backward(Y, saved, n_threads=n_threads)
             return dX[::1000].tobytes() + dgamma.tobytes()
     """,
+    "evaluate": """
+        Z = np.broadcast_to(np.linspace(-9, 9, 100, dtype=np.float32), (400_000, 100))
+        y = np.broadcast_to(True, (400_000, 100))
+        def call(n_threads):
+            loss, dZ = fanin.losses.evaluate(
+                Z, y, "binary_cross_entropy", n_threads=n_threads)
+            return f"{loss!r}".encode() + dZ[::1000].tobytes()
+    """,
     # Products may round differently with another split: seven digits are compared.
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (300_000, 50))
@@ -87,6 +95,13 @@ CASES = {
 SAME_AT_EVERY_LEVEL = ["moments", "update", "standardize"]
 
 LONG_CASES = {
+    "evaluate": """
+        # (Of the 3 GB of the gradient, next to none are ever written.)
+        Z = np.broadcast_to(np.linspace(-9, 9, 100, dtype=np.float32), (8_000_000, 100))
+        y = np.broadcast_to(True, (8_000_000, 100))
+        def call(n_threads):
+            fanin.losses.evaluate(Z, y, "binary_cross_entropy", n_threads=n_threads)
+    """,
     "moments": """
         X = np.broadcast_to(np.arange(4.0), (2_000_000_000, 4))
         def call(n_threads):

@@ -197,28 +197,6 @@ def samples(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[Any]:
     return array
 
 
-def sample_weights(
-    sample_weight: ArrayLike, n_rows: int, name: str = "sample_weight"
-) -> NDArray[np.float64]:
-    """Return one weight a row as a float64 vector: finite, not negative, not all 0."""
-    array = real_array(sample_weight, name)
-    if array.shape != (n_rows,):
-        raise ValueError(
-            f"{name} must have shape ({n_rows},), one weight for each row of X; "
-            f"got {array.shape}"
-        )
-    weights = np.ascontiguousarray(array, np.float64)
-    good = (weights >= 0) & (weights < np.inf)
-    if not good.all():
-        where = int(good.argmin())
-        raise ValueError(
-            f"{name} must be finite and not negative; got {weights[where]} at {where}"
-        )
-    if not weights.any():
-        raise ValueError(f"{name} must not be all zero")
-    return weights
-
-
 def contiguous_rows(out: NDArray[Any], name: str = "out") -> None:
     """Refuse a matrix whose rows are not contiguous, aligned and in order."""
     size = out.dtype.itemsize
@@ -328,3 +306,27 @@ def reduced_axes(axis: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise ValueError(f"{name} names an axis twice; got {axis!r}")
     return tuple(sorted(found))
+
+
+def sample_weights(
+    weights: ArrayLike, n_rows: int, name: str = "sample_weight"
+) -> NDArray[np.float64]:
+    """Return weights, one per row, as a contiguous float64 vector.
+
+    They are finite and not negative, and 1 / their sum is finite, so that a weighted
+    mean is defined. (float64 weights that are contiguous pass through uncopied.)
+    """
+    given = real_array(weights, name)
+    if given.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},); got {given.shape}")
+    found = np.require(given, np.float64, ["C", "A"])
+    wrong = ~((found >= 0) & (found <= np.finfo(np.float64).max))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{name} must be finite and not negative; got {given[row]} at index {row}"
+        )
+    total = float(found.sum())
+    if not np.finfo(np.float64).tiny <= total <= np.finfo(np.float64).max:
+        raise ValueError(f"{name} must have a positive, finite sum; got {total}")
+    return found

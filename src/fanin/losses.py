@@ -1,33 +1,58 @@
-"""The losses of a network: their names, and what targets they take.
+"""The losses of a network: their formulas, and what targets they take.
 
-The formulas and the loops are in the kernels; see the page on the mathematics.
+A loss is declared by its name or by an object that also holds its parameter, such as
+``Huber(delta=2.0)``; `evaluate` computes it, with its gradient, on arrays. Conventions
+are PyTorch's, unless a class says otherwise. The loops are in the kernels; the page on
+the mathematics says how each formula is kept accurate.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fanin import _threads
 from fanin import _validation as check
+from fanin._kernels import _losses
 
-__all__ = ["BinaryCrossEntropy", "Loss", "SoftmaxCrossEntropy", "SquaredError", "get"]
+__all__ = [
+    "AbsoluteError",
+    "BinaryCrossEntropy",
+    "Huber",
+    "Loss",
+    "Poisson",
+    "Quantile",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+    "evaluate",
+    "get",
+]
+
+_MOST = float(np.finfo(np.float64).max)
 
 
 class Loss:
     """A loss: the mean over the samples of a batch. Use one of its subclasses."""
 
-    name = ""
+    name: ClassVar[str] = ""
+    # Of one target: the interval it must lie in, and how that is called.
+    _interval: ClassVar[tuple[float, float]] = (-_MOST, _MOST)
+    _must: ClassVar[str] = "a target must be a finite number"
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    @property
+    def parameter(self) -> float:
+        """The number that the kernels need beside the name; 0.0 if there is none."""
+        return 0.0
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
+    @property
+    def quantiles(self) -> tuple[float, ...] | None:
+        """The quantiles of a `Quantile` loss that has one for each output."""
+        return None
 
     def targets(self, y: ArrayLike, n_rows: int, n_outputs: int) -> NDArray[Any]:
         """Return `y` in the form the kernels read; its values are checked there."""
@@ -43,9 +68,18 @@ class Loss:
 
     def bad_target(self, y: NDArray[Any], row: int) -> str:
         """Say what is wrong with the target that the kernel refused."""
-        return f"y[{row}] is {y[row].tolist()}: a target must not be NaN"
+        low, high = self._interval
+        values = np.asarray(y[row], dtype=np.float64)
+        wrong = ~((values >= low) & (values <= high))
+        column = int(wrong.argmax() if wrong.any() else np.abs(values).argmax())
+        # One target for all outputs has no column of its own.
+        many = values.size > 1 and y.strides[1] != 0
+        where = f" in column {column}" if many else ""
+        must = self._must if wrong.any() else "a target must be finite in float32"
+        return f"y[{row}] is {values[column]:g}{where}: {must}"
 
 
+@dataclass(frozen=True)
 class SquaredError(Loss):
     r"""The mean squared error, over samples and outputs.
 
@@ -63,64 +97,272 @@ class SquaredError(Loss):
     name = "squared_error"
 
 
-class BinaryCrossEntropy(Loss):
-    """The cross-entropy of independent yes-or-no targets, from logits.
+@dataclass(frozen=True)
+class AbsoluteError(Loss):
+    """The mean absolute error, over samples and outputs.
 
-    ``L = mean(log(1 + exp(Z)) - y * Z)`` over samples and outputs, for logits ``Z``
-    and targets ``y`` in [0, 1]: PyTorch's ``BCEWithLogitsLoss``. The probability
-    that a logit stands for is ``1 / (1 + exp(-Z))``.
+    ``L = mean(abs(Z - y))`` for outputs ``Z`` and targets ``y`` of shape
+    (n_samples, n_outputs), or (n_samples,) for one output: scikit-learn's
+    ``mean_absolute_error`` and PyTorch's ``L1Loss``. Its minimum is the median. The
+    derivative where ``Z == y`` is taken as 0.
 
     Examples
     --------
     >>> import fanin
-    >>> fanin.losses.get("binary_cross_entropy")
-    BinaryCrossEntropy()
+    >>> fanin.losses.evaluate([1.0, 4.0], [1.0, 2.0], "absolute_error")
+    (1.0, array([0. , 0.5]))
+    """
+
+    name = "absolute_error"
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Squared error where it is small, absolute error where it is large (Huber 1964).
+
+    With ``d = Z - y``, ``L`` is the mean over samples and outputs of ``d**2 / 2``
+    where ``abs(d) <= delta`` and of ``delta * (abs(d) - delta / 2)`` elsewhere:
+    PyTorch's ``HuberLoss``. An outlier pulls with the force `delta` at most. Targets
+    have shape (n_samples, n_outputs), or (n_samples,) for one output.
+
+    Parameters
+    ----------
+    delta : float, default=1.0
+        Where the one becomes the other, > 0, in units of the target.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `delta` is not a positive number.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.losses.evaluate([0.5, 4.0], [0.0, 0.0], fanin.losses.Huber(delta=1.0))
+    (1.8125, array([0.25, 0.5 ]))
+    """
+
+    name = "huber"
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        delta = check.real(self.delta, "delta", minimum=0.0, open_minimum=True)
+        object.__setattr__(self, "delta", delta)
+
+    @property
+    def parameter(self) -> float:
+        """The `delta`."""
+        return self.delta
+
+
+@dataclass(frozen=True)
+class Quantile(Loss):
+    """The quantile or "pinball" loss (Koenker & Bassett 1978).
+
+    With ``d = y - Z``, ``L`` is the mean over samples and outputs of
+    ``max(q * d, (q - 1) * d)``: scikit-learn's ``mean_pinball_loss``. Its minimum is
+    the quantile ``q`` of the target; 0.5 is the median, at half the absolute error.
+    The derivative where ``Z == y`` is taken as 0.
+
+    Parameters
+    ----------
+    quantile : float or sequence of float, default=0.5
+        The quantile, between 0 and 1. A number holds for all outputs, whose targets
+        then have shape (n_samples, n_outputs), or (n_samples,) for one output. A
+        sequence has one quantile for each output; targets of shape (n_samples,) or
+        (n_samples, 1) then serve all outputs, which is how one network predicts a
+        median and its margins. They are broadcast without a copy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a quantile is not a number between 0 and 1.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.losses.evaluate([1.0, 4.0], [2.0, 2.0], fanin.losses.Quantile(0.75))
+    (0.625, array([-0.375,  0.125]))
+    >>> loss = fanin.losses.Quantile([0.1, 0.5, 0.9])
+    >>> fanin.losses.evaluate([[1.0, 2.0, 4.0]], [3.0], loss)[1].round(4)
+    array([[-0.0333, -0.1667,  0.0333]])
+    """
+
+    name = "quantile"
+    quantile: float | tuple[float, ...] = 0.5
+
+    def __post_init__(self) -> None:
+        given: Any = self.quantile
+        if isinstance(given, np.ndarray) and given.ndim == 0:
+            given = given.item()
+        if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+            object.__setattr__(self, "quantile", self._one(given, "quantile"))
+            return
+        found = tuple(self._one(q, f"quantile[{i}]") for i, q in enumerate(given))
+        if not found:
+            raise ValueError("quantile must hold at least one number; got none")
+        object.__setattr__(self, "quantile", found)
+
+    @staticmethod
+    def _one(value: Any, name: str) -> float:
+        return check.real(
+            value,
+            name,
+            minimum=0.0,
+            maximum=1.0,
+            open_minimum=True,
+            open_maximum=True,
+        )
+
+    @property
+    def parameter(self) -> float:
+        """The quantile of all outputs; 0.0 if each has its own."""
+        return 0.0 if isinstance(self.quantile, tuple) else self.quantile
+
+    @property
+    def quantiles(self) -> tuple[float, ...] | None:
+        """The quantile of each output, or None if one holds for all."""
+        return self.quantile if isinstance(self.quantile, tuple) else None
+
+    def targets(self, y: ArrayLike, n_rows: int, n_outputs: int) -> NDArray[Any]:
+        """Return `y` in the form the kernels read; its values are checked there."""
+        if self.quantiles is None:
+            return super().targets(y, n_rows, n_outputs)
+        if len(self.quantiles) != n_outputs:
+            raise ValueError(
+                f"a loss of {len(self.quantiles)} quantiles needs as many outputs; "
+                f"got {n_outputs}"
+            )
+        array = check.real_array(y, "y")
+        if array.shape in ((n_rows,), (n_rows, 1)):
+            return np.broadcast_to(array.reshape(n_rows, 1), (n_rows, n_outputs))
+        if array.shape != (n_rows, n_outputs):
+            raise ValueError(
+                f"y must have shape ({n_rows},), for all quantiles, or "
+                f"({n_rows}, {n_outputs}); got {array.shape}"
+            )
+        return array
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """The Poisson loss of counts, from the logarithm of their rate.
+
+    ``L = mean(exp(Z) - y * Z)`` over samples and outputs, for the log-rates ``Z`` and
+    targets ``y >= 0`` of shape (n_samples, n_outputs), or (n_samples,) for one output:
+    PyTorch's ``PoissonNLLLoss(log_input=True, full=False)``. That is -log of the
+    probability of ``y``, less ``log(y!)``, which does not depend on ``Z``. The
+    targets need not be whole numbers: counts over exposures, weighted by the
+    exposures, are rates.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.losses.evaluate([0.0, 0.0], [1.0, 3.0], "poisson")
+    (1.0, array([ 0., -1.]))
+    """
+
+    name = "poisson"
+    _interval = (0.0, _MOST)
+    _must = "a target of the Poisson loss must be finite and not negative"
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """The cross-entropy of independent yes-or-no targets, from logits.
+
+    ``L = mean(log(1 + exp(Z)) - y * Z)`` over samples and outputs, for logits ``Z``
+    and targets ``y`` in [0, 1], of shape (n_samples, n_outputs), or (n_samples,) for
+    one output: PyTorch's ``BCEWithLogitsLoss``. The probability that a logit stands
+    for is ``1 / (1 + exp(-Z))``.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> fanin.losses.evaluate([0.0], [True], "binary_cross_entropy")
+    (0.6931471805599453, array([-0.5]))
     """
 
     name = "binary_cross_entropy"
-
-    def bad_target(self, y: NDArray[Any], row: int) -> str:
-        """Say what is wrong with the target that the kernel refused."""
-        return f"y[{row}] is {y[row].tolist()}: a target must lie in [0, 1]"
+    _interval = (0.0, 1.0)
+    _must = "a target must lie in [0, 1]"
 
 
+@dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """The cross-entropy of one class among several, from logits.
 
     ``L = -mean(sum(y * log(softmax(Z)), axis=1))`` over samples, for logits ``Z`` of
     shape (n_samples, n_classes) and ``y`` either integer labels (n_samples,) from 0
-    to n_classes - 1 or probabilities (n_samples, n_classes) that sum to 1:
-    PyTorch's ``CrossEntropyLoss``.
+    to n_classes - 1 or probabilities (n_samples, n_classes) that sum to 1 (one-hot
+    or not, of any real dtype): PyTorch's ``CrossEntropyLoss``. Bool labels are taken
+    with two classes. Class weights are sample weights: the weighted mean is then that
+    of ``CrossEntropyLoss(weight=...)``.
+
+    Parameters
+    ----------
+    label_smoothing : float, default=0.0
+        With ``a`` from 0 to 1, ``(1 - a) * y + a / n_classes`` is taken for ``y``
+        (Szegedy, Vanhoucke, Ioffe, Shlens & Wojna 2016, section 7).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `label_smoothing` is not a number from 0 to 1.
 
     Examples
     --------
     >>> import fanin
-    >>> fanin.losses.get("softmax_cross_entropy")
-    SoftmaxCrossEntropy()
+    >>> loss, dZ = fanin.losses.evaluate([[0.0, 0.0]], [1], "softmax_cross_entropy")
+    >>> round(loss, 6), dZ.tolist()
+    (0.693147, [[0.5, -0.5]])
     """
 
     name = "softmax_cross_entropy"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        found = check.real(
+            self.label_smoothing, "label_smoothing", minimum=0.0, maximum=1.0
+        )
+        object.__setattr__(self, "label_smoothing", found)
+
+    @property
+    def parameter(self) -> float:
+        """The `label_smoothing`."""
+        return self.label_smoothing
 
     def targets(self, y: ArrayLike, n_rows: int, n_outputs: int) -> NDArray[Any]:
         """Return `y` in the form the kernels read; its values are checked there."""
         array = check.real_array(y, "y")
         if array.ndim == 1:
-            if array.dtype.kind not in "iu":
-                raise TypeError(
-                    "y must be integer labels (n_samples,) or probabilities "
-                    f"(n_samples, {n_outputs}); got shape {array.shape} with dtype "
-                    f"{array.dtype}"
-                )
-            if array.shape != (n_rows,):
-                raise ValueError(
-                    f"y must have one label for each of the {n_rows} rows of X; "
-                    f"got shape {array.shape}"
-                )
-            return array
+            return self._labels(array, n_rows, n_outputs)
         if array.shape != (n_rows, n_outputs):
+            hint = ""
+            if array.shape == (n_rows, 1):
+                hint = "; labels are one-dimensional: y.ravel()"
             raise ValueError(
                 f"y must have shape ({n_rows},) or ({n_rows}, {n_outputs}); "
-                f"got {array.shape}"
+                f"got {array.shape}{hint}"
+            )
+        return array
+
+    def _labels(self, array: NDArray[Any], n_rows: int, n_outputs: int) -> NDArray[Any]:
+        if array.dtype.kind == "f":
+            raise TypeError(
+                "y must be integer labels (n_samples,) or probabilities "
+                f"(n_samples, {n_outputs}); got shape {array.shape} with dtype "
+                f"{array.dtype}"
+            )
+        if array.dtype.kind == "b" and n_outputs != 2:
+            raise TypeError(
+                "y of dtype bool holds the labels of two classes, and there are "
+                f"{n_outputs} outputs"
+            )
+        if array.shape != (n_rows,):
+            raise ValueError(
+                f"y must have one label for each of the {n_rows} rows of X; "
+                f"got shape {array.shape}"
             )
         return array
 
@@ -128,17 +370,27 @@ class SoftmaxCrossEntropy(Loss):
         """Say what is wrong with the target that the kernel refused."""
         if y.ndim == 1:
             return (
-                f"y[{row}] is {y[row]}: not a label that the network has an output for"
+                f"y[{row}] is {y[row]}: not a label that the network has an output for "
+                "(labels count from 0)"
             )
+        values = np.asarray(y[row], dtype=np.float64)
         return (
-            f"y[{row}] sums to {float(y[row].sum()):g} with minimum "
-            f"{float(y[row].min()):g}: probabilities must be >= 0 and sum to 1"
+            f"y[{row}] sums to {float(values.sum()):g} with minimum "
+            f"{float(values.min()):g}: probabilities must be >= 0 and sum to 1"
         )
 
 
 _BY_NAME: dict[str, Loss] = {
     loss.name: loss
-    for loss in (SquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy())
+    for loss in (
+        SquaredError(),
+        AbsoluteError(),
+        Huber(),
+        Quantile(),
+        Poisson(),
+        BinaryCrossEntropy(),
+        SoftmaxCrossEntropy(),
+    )
 }
 
 
@@ -147,8 +399,10 @@ def get(loss: str | Loss) -> Loss:
 
     Parameters
     ----------
-    loss : {"squared_error", "binary_cross_entropy", "softmax_cross_entropy"} or Loss
-        What to look up.
+    loss : str or Loss
+        "squared_error", "absolute_error", "huber", "quantile", "poisson",
+        "binary_cross_entropy" or "softmax_cross_entropy", with the default of its
+        parameter; or a loss.
 
     Returns
     -------
@@ -163,8 +417,8 @@ def get(loss: str | Loss) -> Loss:
     Examples
     --------
     >>> import fanin
-    >>> fanin.losses.get("squared_error").name
-    'squared_error'
+    >>> fanin.losses.get("huber")
+    Huber(delta=1.0)
     """
     if isinstance(loss, Loss):
         if type(loss) not in map(type, _BY_NAME.values()):
@@ -174,3 +428,101 @@ def get(loss: str | Loss) -> Loss:
             )
         return loss
     return _BY_NAME[check.choice(loss, _BY_NAME, "loss")]
+
+
+def evaluate(
+    Z: ArrayLike,
+    y: ArrayLike,
+    loss: str | Loss,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_threads: int | None = None,
+) -> tuple[float, NDArray[Any]]:
+    r"""Return a loss and its gradient with respect to the outputs `Z`.
+
+    With a weight :math:`w_i` for each row (1 without) and the loss :math:`l_i` of a
+    row, that is of each of its :math:`K` outputs added up,
+
+    .. math:: L = \frac{\sum_i w_i\, l_i}{N \sum_i w_i}, \qquad
+              N = 1 \text{ for softmax\_cross\_entropy, else } N = K ,
+
+    and the gradient is :math:`\partial L / \partial Z`. A weight of 2 is the same as
+    a row twice, a weight of 0 the same as none.
+
+    Parameters
+    ----------
+    Z : array_like of shape (n_samples, n_outputs) or (n_samples,)
+        Outputs, of any real dtype and memory layout: for the cross-entropies logits,
+        for Poisson's loss the logarithm of the rate. One dimension is one output.
+    y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        Targets, of any real dtype, as the loss's class says.
+    loss : str or Loss
+        See `get`.
+    sample_weight : array_like of shape (n_samples,), optional
+        Weights >= 0 with a positive sum.
+    n_threads : int, optional
+        Overrides `fanin.set_num_threads` for this call.
+
+    Returns
+    -------
+    loss : float
+        The mean; summed over samples in float64, with the rounding of each addition
+        kept.
+    dZ : ndarray of the shape of `Z`
+        The gradient: float32 for float32 and float16 `Z`, else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong shape, dtype or value; the row of a bad target is
+        named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fanin
+    >>> Z = np.array([[2.0, 0.0], [0.0, 0.0]])
+    >>> loss, dZ = fanin.losses.evaluate(Z, [0, 1], "softmax_cross_entropy")
+    >>> round(loss, 6)
+    0.410038
+    >>> dZ.round(4)
+    array([[-0.0596,  0.0596],
+           [ 0.25  , -0.25  ]])
+    >>> fanin.losses.evaluate([3.0, 0.0], [1.0, 5.0], "squared_error",
+    ...                       sample_weight=[1.0, 0.0])
+    (4.0, array([4., 0.]))
+    """
+    function = get(loss)
+    array = check.real_array(Z, "Z")
+    shape = array.shape
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            "Z must have shape (n_samples, n_outputs) or (n_samples,), and not be "
+            f"empty; got {shape}"
+        )
+    n_rows, n_outputs = array.shape
+    targets = function.targets(y, n_rows, n_outputs)
+    weight = None
+    count = float(n_rows)
+    if sample_weight is not None:
+        weight = check.sample_weights(sample_weight, n_rows)
+        count = math.fsum(weight)
+    if not isinstance(function, SoftmaxCrossEntropy):
+        count *= n_outputs
+    total, dZ, bad = _losses.forward(
+        array,
+        targets,
+        function.name,
+        1.0 / count,
+        function.parameter,
+        function.quantiles,
+        weight,
+        True,
+        _threads.resolve(n_threads),
+    )
+    if bad >= 0:
+        raise ValueError(function.bad_target(targets, bad))
+    assert dZ is not None
+    return total / count, dZ.reshape(shape)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,14 @@ from numpy.typing import NDArray
 LOSSES: dict[str, int]
 
 def forward(
-    Z: NDArray[np.floating], Y: NDArray[Any], loss: str, scale: float = 1.0
-) -> tuple[float, NDArray[np.floating], int]: ...
+    Z: NDArray[Any],
+    Y: NDArray[Any],
+    loss: str,
+    scale: float = 1.0,
+    parameter: float = 0.0,
+    quantiles: Sequence[float] | None = None,
+    weight: NDArray[np.float64] | None = None,
+    gradient: bool = True,
+    n_threads: int = 1,
+) -> tuple[float, NDArray[Any] | None, int]: ...
 def link(Z: NDArray[np.floating], loss: str) -> None: ...

@@ -514,8 +514,8 @@ cdef class Plan:
         cdef int number
         cdef Operation *o
         self.itemsize = dtype.itemsize
-        loss_init(&self.loss, loss.name, getattr(loss, "parameter", 0.0))
-        quantiles = getattr(loss, "quantiles", None)
+        loss_init(&self.loss, loss.name, loss.parameter)
+        quantiles = loss.quantiles
         if quantiles is not None:
             self.quantiles = np.array(quantiles, np.float64)
         self.n_inputs = n_inputs
