@@ -8,12 +8,12 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanin._kernels._activations import ACTIVATIONS
 from fanin._kernels._dense import Plan
 from fanin._kernels._losses import LOSSES
 from fanin._kernels._perturb import central_differences
+from fanin.layers import AUTO_INIT
 
-ACTIVATION_NAMES = sorted(ACTIVATIONS)
+ACTIVATION_NAMES = sorted(AUTO_INIT)
 LOSS_NAMES = sorted(LOSSES)
 
 

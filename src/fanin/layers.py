@@ -8,7 +8,6 @@ from typing import Any
 
 from fanin import _validation as check
 from fanin import initializers
-from fanin._kernels._activations import ACTIVATIONS
 
 __all__ = ["Dense"]
 
@@ -63,7 +62,7 @@ class Dense:
             self.units, "units", minimum=1, maximum=check.MAX_BLAS_INTEGER
         )
         object.__setattr__(self, "units", units)
-        check.choice(self.activation, ACTIVATIONS, "activation")
+        check.choice(self.activation, AUTO_INIT, "activation")
         if not isinstance(self.bias, bool):
             raise TypeError(f"bias must be True or False; got {self.bias!r}")
         if not callable(self.init) and self.init != "auto":

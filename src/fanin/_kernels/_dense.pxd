@@ -1,4 +1,5 @@
 """The plan of a dense network, for the gradient check (see _dense.pyx)."""
+from ._activations cimport Activation
 from ._losses cimport LossSum
 from ._optimizers cimport Update
 from ._parallel cimport Call
@@ -11,7 +12,7 @@ cdef struct Layer:
     Py_ssize_t weight       # offset of the (n_in, n_out) weight in theta
     Py_ssize_t bias         # offset of the bias, -1 without one
     Py_ssize_t bias_sums    # offset into the double sums of bias gradients
-    int activation
+    Activation activation
 
 
 # Memory that a running pass needs, kept by the plan between calls.

@@ -35,7 +35,9 @@ from libc.string cimport memset
 
 cimport numpy as cnp
 
-from ._activations cimport IDENTITY, activation_backward, activation_forward
+from ._activations cimport (
+    IDENTITY, activation_backward, activation_forward, activation_init,
+    activation_needs_input)
 from ._blas cimport gemm, gemv
 from ._losses cimport SOFTMAX_CROSS_ENTROPY, LossSum, loss_forward, loss_link
 from ._optimizers cimport ADAM, SGD, optimizer_update
@@ -43,7 +45,6 @@ from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
 from ._rows cimport F32, F64, pack, pack_i64, rows_from_array
 
-from ._activations import ACTIVATIONS
 from ._losses import LOSSES
 
 cnp.import_array()
@@ -145,7 +146,9 @@ cdef void forward_part(
     else:
         gemm(A, ld, A_in, ld_in, transposed, W, layer.n_out, False, m, n, layer.n_in,
              <floating>1, <floating>0)
-    activation_forward(A, ld, bias, m, n, layer.activation)
+    activation_forward(
+        A, ld, <const floating *>A, ld, bias, <floating *>NULL, 0, m, n,
+        &layer.activation)
 
 
 cdef void forward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
@@ -202,8 +205,9 @@ cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
         &p.bad[tile], &p.partial[tile], p.loss)
     if p.bad[tile] >= 0:
         p.bad[tile] += p.first + start
-    if p.gradient != NULL and layer.activation != IDENTITY:
-        activation_backward(D, n, A, n, rows, n, layer.activation)
+    if p.gradient != NULL and layer.activation.code != IDENTITY:
+        activation_backward(
+            D, n, A, n, <const floating *>NULL, 0, rows, n, &layer.activation)
 
 
 cdef void backward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
@@ -238,7 +242,8 @@ cdef void backward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
         gemm(below, n_in, D, n_out, False, W, n_out, True, m, n, n_out,
              <floating>1, <floating>0)
         activation_backward(
-            below, n_in, A_in, ld_in, m, n, p.layers[p.layer - 1].activation)
+            below, n_in, A_in, ld_in, <const floating *>NULL, 0, m, n,
+            &p.layers[p.layer - 1].activation)
         return
     tile -= p.n_below
     if layer.bias >= 0:
@@ -532,7 +537,9 @@ cdef class Plan:
         for at, (n_in, n_out, activation, has_bias) in enumerate(layers):
             self.layers[at].n_in = n_in
             self.layers[at].n_out = n_out
-            self.layers[at].activation = ACTIVATIONS[activation]
+            activation_init(&self.layers[at].activation, activation, 0.0)
+            if activation_needs_input(&self.layers[at].activation):
+                raise ValueError(f"no network computes {activation} yet")
             self.layers[at].weight = offset
             offset += n_in * n_out
             self.layers[at].bias = offset if has_bias else -1

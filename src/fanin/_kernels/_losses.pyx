@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t
 
 import numpy as np
 
-from ._activations cimport LOGISTIC, activation_forward
+from ._activations cimport LOGISTIC, Activation, activation_forward
 from ._simd cimport simd_level
 
 cdef extern from "losses.h":
@@ -86,13 +86,18 @@ cdef void loss_forward(
 cdef void loss_link(
     floating *Z, Py_ssize_t rows, Py_ssize_t cols, int loss
 ) noexcept nogil:
+    cdef Activation logistic
     if loss == SOFTMAX_CROSS_ENTROPY:
         if floating is float:
             kernels.softmax_f32(Z, rows, cols)
         else:
             kernels.softmax_f64(Z, rows, cols)
     elif loss == BINARY_CROSS_ENTROPY:
-        activation_forward(Z, cols, <const floating *>NULL, rows, cols, LOGISTIC)
+        logistic.code = LOGISTIC
+        logistic.parameter = 0.0
+        activation_forward(
+            Z, cols, <const floating *>Z, cols, <const floating *>NULL,
+            <floating *>NULL, 0, rows, cols, &logistic)
 
 
 def forward(
