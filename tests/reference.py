@@ -7,33 +7,98 @@ kernel has no twin here.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 # --- _activations ---------------------------------------------------------------
 
 
-def activation_forward(A, activation, bias=None):
-    """activation(A + bias)."""
-    Z = A if bias is None else A + bias
-    if activation == "logistic":
-        e = np.exp(-np.abs(Z))
-        return np.where(Z < 0, e / (1 + e), 1 / (1 + e)).astype(A.dtype)
-    if activation == "tanh":
-        return np.tanh(Z)
-    if activation == "relu":
-        return np.maximum(Z, 0)
-    return Z.copy()
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
-def activation_backward(dA, A, activation):
-    """dA * activation'(z), where A = activation(z)."""
+def logistic(z):
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e / (1 + e), 1 / (1 + e))
+
+
+def gelu_tanh_argument(z):
+    """u of z * logistic(u), and du/dz."""
+    c = 2 * math.sqrt(2 / math.pi)
+    return c * (z + 0.044715 * z**3), c * (1 + 3 * 0.044715 * z**2)
+
+
+def activation_apply(out, X, activation, parameter, derivative, n_threads):
+    """f(X), or f'(X), computed in float64; of what only speed depends on, nothing."""
+    z = np.asarray(X, dtype=np.float64)
+    lower = np.minimum(z, 0)
+    # Far out, z * 0 is 0 also for an infinite z.
+    tail = np.clip(z, -1e3, 1e3)
+    with np.errstate(under="ignore"):
+        s = logistic(z)
+        if activation == "identity":
+            f, slope = z, np.ones_like(z)
+        elif activation == "logistic":
+            f, slope = s, s * logistic(-z)
+        elif activation == "tanh":
+            f, slope = np.tanh(z), 4 * logistic(2 * z) * logistic(-2 * z)
+        elif activation == "relu":
+            f, slope = np.maximum(z, 0), np.where(z > 0, 1.0, 0.0)
+        elif activation == "leaky_relu":
+            f, slope = np.where(z > 0, z, parameter * z), np.where(z > 0, 1, parameter)
+        elif activation == "elu":
+            f = np.where(z > 0, z, parameter * np.expm1(lower))
+            slope = np.where(z > 0, 1, parameter * np.exp(lower))
+        elif activation == "selu":
+            f = SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(lower))
+            slope = SELU_SCALE * np.where(z > 0, 1, SELU_ALPHA * np.exp(lower))
+        elif activation == "softplus":
+            f, slope = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))), s
+        elif activation == "silu":
+            f = np.where(z > 0, z, tail) * s
+            slope = s * (1 + tail * logistic(-z))
+        elif activation == "gelu":
+            phi = np.exp(-(tail**2) / 2) / math.sqrt(2 * math.pi)
+            below = erfc(-z / math.sqrt(2)) / 2
+            f, slope = np.where(z > 0, z, tail) * below, below + tail * phi
+        elif activation == "gelu_tanh":
+            u, du = gelu_tanh_argument(tail)
+            f = np.where(z > 0, z, tail) * logistic(u)
+            slope = logistic(u) * (1 + tail * du * logistic(-u))
+    return (slope if derivative else f).astype(out.dtype)
+
+
+def activation_forward(A, activation, bias=None, parameter=0.0, P=None, Z=None):
+    """f(P + bias), for P = A where it is not given; Z becomes what f is taken of."""
+    z = A if P is None else P
+    z = z if bias is None else z + bias
+    if Z is not None:
+        Z[...] = z
+    return activation_apply(z, z, activation, parameter, False, 1)
+
+
+def activation_backward(dA, A, activation, parameter=0.0, Z=None):
+    """dA * f'(z), from A = f(z) or, where that does not tell f'(z), from Z = z."""
+    if needs_input(activation, parameter):
+        return dA * activation_apply(Z, Z, activation, parameter, True, 1)
     if activation == "logistic":
         return dA * (A * (1 - A))
     if activation == "tanh":
         return dA * (1 - A * A)
-    if activation == "relu":
-        return np.where(A > 0, dA, 0).astype(dA.dtype)
-    return dA.copy()
+    if activation == "softplus":
+        return dA * -np.expm1(-A)
+    slope = {"identity": 1, "relu": 0, "leaky_relu": parameter, "elu": A + parameter}
+    slope["selu"] = A + SELU_SCALE * SELU_ALPHA
+    above = SELU_SCALE if activation == "selu" else 1
+    return np.where(A > 0, above * dA, dA * slope[activation]).astype(dA.dtype)
+
+
+def needs_input(activation, parameter=0.0):
+    """Whether the backward pass takes z: f(z) does not tell f'(z) there."""
+    if activation in ("leaky_relu", "elu"):
+        return parameter < 0
+    return activation in ("silu", "gelu", "gelu_tanh")
 
 
 # --- _losses --------------------------------------------------------------------

@@ -23,7 +23,9 @@ TESTS = Path(__file__).parent
 # the exceptions that MADE_OF explains.
 TWINS = {
     "_activations.forward": "activation_forward",
+    "_activations.apply": "activation_apply",
     "_activations.backward": "activation_backward",
+    "_activations.needs_input": "needs_input",
     "_batch_norm.batch_norm_backward": "batch_norm_backward",
     "_batch_norm.batch_norm_forward": "batch_norm_forward",
     "_batch_norm.norm_statistics": "norm_statistics",

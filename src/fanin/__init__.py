@@ -8,7 +8,14 @@ from typing import Any as _Any
 from fanin._version import __version__
 
 if _TYPE_CHECKING:
-    from fanin import estimators, initializers, layers, losses, optimizers
+    from fanin import (
+        activations,
+        estimators,
+        initializers,
+        layers,
+        losses,
+        optimizers,
+    )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
@@ -31,6 +38,7 @@ __all__ = [
     "Moments",
     "Network",
     "__version__",
+    "activations",
     "batch_norm",
     "batch_norm_backward",
     "check_gradient",
@@ -50,7 +58,14 @@ __all__ = [
     "unstandardize",
 ]
 
-_MODULES = ("estimators", "initializers", "layers", "losses", "optimizers")
+_MODULES = (
+    "activations",
+    "estimators",
+    "initializers",
+    "layers",
+    "losses",
+    "optimizers",
+)
 _HOMES = {
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",

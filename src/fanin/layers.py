@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fanin import _validation as check
-from fanin import initializers
-from fanin._kernels._activations import ACTIVATIONS
+from fanin import activations, initializers
 
 __all__ = [
     "Activation",
@@ -31,14 +30,10 @@ class Layer:
         raise TypeError("use a subclass of Layer, such as Dense")
 
 
-# The rule's constants: Var(W) = 2 / fan_in for ReLU (He et al. 2015), 1 / fan_in
-# for the others (LeCun et al. 1998).
-AUTO_INIT = {
-    "identity": "lecun_normal",
-    "logistic": "lecun_normal",
-    "tanh": "lecun_normal",
-    "relu": "he_normal",
-}
+# The rule's constants: Var(W) = 2 / fan_in for ReLU and the functions that are like it,
+# 0 below and the identity above (He et al. 2015), 1 / fan_in for the others (LeCun et
+# al. 1998; for SELU Klambauer et al. 2017).
+HE_INIT = frozenset({"relu", "leaky_relu", "silu", "gelu", "gelu_tanh"})
 
 
 @dataclass(frozen=True)
@@ -49,14 +44,16 @@ class Dense(Layer):
     ----------
     units : int
         Number of outputs.
-    activation : {"identity", "logistic", "tanh", "relu"}, default="identity"
-        Applied to every output.
+    activation : str or Activation, default="identity"
+        Applied to every output: a name such as "relu", or an object of
+        `fanin.activations`, which has the list and the formulas.
     init : str or callable, default="auto"
         How the weight, of shape (n_in, units), starts: the name of a function of
         `fanin.initializers`, or a callable with that module's signature
         ``init(shape, *, rng, dtype, out)`` that fills ``out``. "auto" follows the
         fan-in rule for the activation: ``he_normal`` (variance 2 / n_in) for relu,
-        ``lecun_normal`` (variance 1 / n_in) for the others. Biases start at 0.
+        leaky_relu, silu and gelu, ``lecun_normal`` (variance 1 / n_in) for the others.
+        Biases start at 0.
     bias : bool, default=True
         Whether to add a bias.
     l2 : float, optional
@@ -78,7 +75,7 @@ class Dense(Layer):
     kind: ClassVar[str] = "dense"
 
     units: int
-    activation: str = "identity"
+    activation: str | activations.Activation = "identity"
     init: str | Callable[..., Any] = "auto"
     bias: bool = True
     l2: float | None = None
@@ -88,7 +85,7 @@ class Dense(Layer):
             self.units, "units", minimum=1, maximum=check.MAX_BLAS_INTEGER
         )
         object.__setattr__(self, "units", units)
-        check.choice(self.activation, ACTIVATIONS, "activation")
+        activations.get(self.activation)
         _boolean(self.bias, "bias")
         if not callable(self.init) and self.init != "auto":
             initializers.get(self.init)
@@ -99,14 +96,19 @@ class Dense(Layer):
         """Return the function that fills the weight."""
         if callable(self.init):
             return self.init
-        name = AUTO_INIT[self.activation] if self.init == "auto" else self.init
+        name = self.init
+        if name == "auto":
+            like_relu = activations.get(self.activation).name in HE_INIT
+            name = "he_normal" if like_relu else "lecun_normal"
         return initializers.get(name)
 
     def _compiled(self) -> dict[str, Any]:
+        function = activations.get(self.activation)
         return {
             "kind": self.kind,
             "n_out": self.units,
-            "activation": self.activation,
+            "activation": function.name,
+            "parameter": function.parameter,
             "bias": self.bias,
             "l2": self.l2 or 0.0,
         }
@@ -118,7 +120,7 @@ class Activation(Layer):
 
     Parameters
     ----------
-    activation : str
+    activation : str or Activation
         As in `Dense`.
 
     Raises
@@ -135,13 +137,18 @@ class Activation(Layer):
 
     kind: ClassVar[str] = "activation"
 
-    activation: str
+    activation: str | activations.Activation
 
     def __post_init__(self) -> None:
-        check.choice(self.activation, ACTIVATIONS, "activation")
+        activations.get(self.activation)
 
     def _compiled(self) -> dict[str, Any]:
-        return {"kind": self.kind, "activation": self.activation}
+        function = activations.get(self.activation)
+        return {
+            "kind": self.kind,
+            "activation": function.name,
+            "parameter": function.parameter,
+        }
 
 
 @dataclass(frozen=True)
