@@ -115,7 +115,7 @@ static inline double mills_below_f64(double t)
 #define COPYSIGN copysignf
 #define EXP(x) fanin_exp_##x##_f32
 #define EXPM1 fanin_expm1_negative_f32
-#define LOG1P fanin_log1p_f32
+#define LOG1P fanin_log1p_unit_f32
 #define LOGISTIC fanin_logistic_of_minus_f32
 #define UNDO FANIN_UNDO_F32
 #define HALF_MASK 0xfffff000u
@@ -136,7 +136,7 @@ static inline double mills_below_f64(double t)
 #define COPYSIGN copysign
 #define EXP(x) fanin_exp_##x##_f64
 #define EXPM1 fanin_expm1_negative_f64
-#define LOG1P fanin_log1p_f64
+#define LOG1P fanin_log1p_unit_f64
 #define LOGISTIC fanin_logistic_of_minus_f64
 #define UNDO FANIN_UNDO_F64
 #define HALF_MASK 0xfffffffff8000000u
