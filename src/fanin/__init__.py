@@ -8,7 +8,14 @@ from typing import Any as _Any
 from fanin._version import __version__
 
 if _TYPE_CHECKING:
-    from fanin import estimators, initializers, layers, losses, optimizers
+    from fanin import (
+        estimators,
+        initializers,
+        layers,
+        losses,
+        optimizers,
+        schedules,
+    )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
@@ -44,13 +51,21 @@ __all__ = [
     "optimizers",
     "rms_norm",
     "rms_norm_backward",
+    "schedules",
     "set_num_threads",
     "show_config",
     "standardize",
     "unstandardize",
 ]
 
-_MODULES = ("estimators", "initializers", "layers", "losses", "optimizers")
+_MODULES = (
+    "estimators",
+    "initializers",
+    "layers",
+    "losses",
+    "optimizers",
+    "schedules",
+)
 _HOMES = {
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",

@@ -42,7 +42,7 @@ cdef struct Pass:
     bint link                   # turn outputs into predictions
     char *out
     Py_ssize_t ld_out
-    const Update *update
+    Update *update
     # how X is addressed: directly by BLAS (maybe as a transpose), or packed
     bint direct
     bint transposed
@@ -57,6 +57,7 @@ cdef struct Pass:
     char *D_below
     char *targets
     double *bias_sums
+    double *norm_sums
     LossSum *partial
     Py_ssize_t *bad
     int layer
@@ -79,6 +80,7 @@ cdef enum Outcome:
 
 cdef class Plan:
     cdef Layer *layers
+    cdef Py_ssize_t *decayed    # starts and stops of the weights in theta
     cdef int n_layers
     cdef int loss
     cdef Workspace *idle

@@ -38,7 +38,7 @@ cimport numpy as cnp
 from ._activations cimport IDENTITY, activation_backward, activation_forward
 from ._blas cimport gemm, gemv
 from ._losses cimport SOFTMAX_CROSS_ENTROPY, LossSum, loss_forward, loss_link
-from ._optimizers cimport ADAM, SGD, optimizer_update
+from ._optimizers cimport UPDATED, Update, update_init, update_tasks, update_walk
 from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._simd cimport simd_level
 from ._rows cimport F32, F64, pack, pack_i64, rows_from_array
@@ -73,7 +73,6 @@ cdef enum:
     MIN_CHUNK_ROWS = 16
     MAX_CHUNK_ROWS = 16384
     BLOCK_ROWS = 256            # rows of a loss or packing task
-    UPDATE_ENTRIES = 1 << 15    # parameters of an update task
     MAX_IDLE = 8                # workspaces kept for concurrent callers
 
 # A tile must outweigh handing it to another thread, which costs some microseconds.
@@ -278,13 +277,6 @@ cdef bint finite(
         return kernels.all_finite_f64(A, lda, rows, cols)
 
 
-cdef void update_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
-    cdef Py_ssize_t start = tile * UPDATE_ENTRIES
-    optimizer_update(
-        <floating *>p.theta, <const floating *>p.gradient, start,
-        min(start + UPDATE_ENTRIES, p.n_parameters), p.update)
-
-
 ctypedef void (*TaskFunction)(void *, Py_ssize_t, int) noexcept nogil
 
 cdef void pack_f32_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
@@ -317,19 +309,12 @@ cdef void backward_f32_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
 cdef void backward_f64_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
     backward_tile(<Pass *>p, i, <double *>NULL)
 
-cdef void update_f32_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
-    update_tile(<Pass *>p, i, <float *>NULL)
-
-cdef void update_f64_task(void *p, Py_ssize_t i, int worker) noexcept nogil:
-    update_tile(<Pass *>p, i, <double *>NULL)
-
 cdef struct Tasks:
     TaskFunction pack
     TaskFunction rows
     TaskFunction forward
     TaskFunction loss
     TaskFunction backward
-    TaskFunction update
 
 cdef Tasks tasks_f32, tasks_f64
 tasks_f32.pack = pack_f32_task
@@ -337,13 +322,11 @@ tasks_f32.rows = rows_f32_task
 tasks_f32.forward = forward_f32_task
 tasks_f32.loss = loss_f32_task
 tasks_f32.backward = backward_f32_task
-tasks_f32.update = update_f32_task
 tasks_f64.pack = pack_f64_task
 tasks_f64.rows = rows_f64_task
 tasks_f64.forward = forward_f64_task
 tasks_f64.loss = loss_f64_task
 tasks_f64.backward = backward_f64_task
-tasks_f64.update = update_f64_task
 
 
 # --- the walk -------------------------------------------------------------------
@@ -487,11 +470,16 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
     if p.update != NULL:
         if p.not_finite or not isfinite(p.total):
             return NOT_FINITE
-        # From here on the step is taken whole: a stop between two stretches of
-        # theta would leave parameters that no step ever produced.
-        p.call.poll = NULL
-        parallel_for(&p.call, tasks.update, p,
-                     (p.n_parameters + UPDATE_ENTRIES - 1) // UPDATE_ENTRIES)
+        if itemsize == sizeof(float):
+            outcome = update_walk(
+                &p.call, <float *>p.theta, <const float *>p.gradient,
+                p.n_parameters, p.update, p.norm_sums)
+        else:
+            outcome = update_walk(
+                &p.call, <double *>p.theta, <const double *>p.gradient,
+                p.n_parameters, p.update, p.norm_sums)
+        if outcome != UPDATED:
+            return INTERRUPTED if outcome < 0 else NOT_FINITE
     return DONE
 
 
@@ -527,14 +515,17 @@ cdef class Plan:
         self.loss = LOSSES[loss]
         self.n_layers = len(layers)
         self.layers = <Layer *>malloc(self.n_layers * sizeof(Layer))
-        if self.layers == NULL:
+        self.decayed = <Py_ssize_t *>malloc(2 * self.n_layers * sizeof(Py_ssize_t))
+        if self.layers == NULL or self.decayed == NULL:
             raise MemoryError
         for at, (n_in, n_out, activation, has_bias) in enumerate(layers):
             self.layers[at].n_in = n_in
             self.layers[at].n_out = n_out
             self.layers[at].activation = ACTIVATIONS[activation]
             self.layers[at].weight = offset
+            self.decayed[2 * at] = offset
             offset += n_in * n_out
+            self.decayed[2 * at + 1] = offset
             self.layers[at].bias = offset if has_bias else -1
             self.layers[at].bias_sums = self.n_bias
             if has_bias:
@@ -560,6 +551,7 @@ cdef class Plan:
             free(workspace.base)
             free(workspace)
         free(self.layers)
+        free(self.decayed)
 
     cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1:
         """Describe the plan and its input; nothing is wanted yet."""
@@ -678,6 +670,10 @@ cdef class Plan:
             if base != NULL:
                 p.bias_sums = <double *>(base + at)
             at += aligned(self.n_bias * sizeof(double))
+        if p.update != NULL and p.update.max_norm > 0.0:
+            if base != NULL:
+                p.norm_sums = <double *>(base + at)
+            at += aligned(update_tasks(self.n_parameters) * sizeof(double))
         return at
 
     cdef Workspace *take(self, Pass *p) except NULL:
@@ -767,9 +763,9 @@ cdef class Plan:
 
         Returns (loss, first row with a bad target or -1, whether it was taken):
         nothing is updated when a target is bad or the loss or gradient not finite.
-        `update` is (kind, rate, beta_1, beta_2, correction_2, epsilon, nesterov,
-        first, second); `index` picks rows of X and y. A step that was taken is
-        counted in `optimizer.n_steps` here, before Ctrl-C can come in between.
+        `update` is what the optimizer prepared; `index` picks rows of X and y. A
+        step that was taken is counted in `optimizer.n_steps` here, before Ctrl-C can
+        come in between.
         """
         cdef Pass p
         cdef Update u
@@ -778,15 +774,10 @@ cdef class Plan:
         self.set_targets(&p, y)
         self.check_vector(gradient, "gradient")
         p.gradient = <char *>cnp.PyArray_DATA(gradient)
-        kind, u.rate, u.beta_1, u.beta_2, u.correction_2, u.epsilon, u.nesterov, \
-            first, second = update
-        u.kind = SGD if kind == "sgd" else ADAM
-        if first is not None:
-            self.check_vector(first, "the optimizer's state")
-        if second is not None:
-            self.check_vector(second, "the optimizer's state")
-        u.first = NULL if first is None else cnp.PyArray_DATA(first)
-        u.second = NULL if second is None else cnp.PyArray_DATA(second)
+        update_init(&u, update, self.n_parameters, self.itemsize)
+        # Weight decay is for weight matrices: a bias or a scale does not overfit.
+        u.decayed = self.decayed
+        u.n_decayed = self.n_layers
         p.update = &u
         if index is not None:
             p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
