@@ -176,40 +176,75 @@ def without_subnormals(x):
     return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x).astype(x.dtype)
 
 
-def sgd_update(
-    theta,
-    gradient,
-    velocity,
-    learning_rate,
-    momentum=0.0,
-    nesterov=False,
-    optimizer=None,
-):
+def gradient_norm(gradient, n_threads=1):
+    """Return the Euclidean norm, in float64."""
+    greatest = np.abs(gradient).max(initial=0).astype(np.float64)
+    if greatest == 0 or not np.isfinite(greatest):
+        return float(greatest)
+    scaled = gradient.astype(np.float64) / greatest  # whose squares do not overflow
+    return float(greatest * np.sqrt((scaled * scaled).sum()))
+
+
+def sgd_update(theta, g, velocity, rate, momentum, nesterov):
     """Return (theta, velocity) after one step."""
     if velocity is None:
-        return theta - learning_rate * gradient, None
-    velocity = without_subnormals(momentum * velocity + gradient)
-    step = gradient + momentum * velocity if nesterov else velocity
-    return theta - learning_rate * step, velocity
+        return theta - rate * g, None
+    velocity = without_subnormals(momentum * velocity + g)
+    step = g + momentum * velocity if nesterov else velocity
+    return theta - rate * step, velocity
+
+
+def rmsprop_update(theta, g, velocity, square, mean, rate, momentum, alpha, epsilon):
+    """Return (theta, velocity, square, mean) after one step."""
+    square = without_subnormals(alpha * square + (1 - alpha) * g**2)
+    variance = square
+    if mean is not None:
+        mean = without_subnormals(alpha * mean + (1 - alpha) * g)
+        variance = np.maximum(square - mean**2, 0)
+    step = g / (np.sqrt(variance) + epsilon)
+    if velocity is not None:
+        step = velocity = without_subnormals(momentum * velocity + step)
+    return theta - rate * step, velocity, square, mean
 
 
 def adam_update(
-    theta,
-    gradient,
-    first,
-    second,
-    step,
-    beta_1,
-    beta_2,
-    correction_2,
-    epsilon,
-    optimizer=None,
+    theta, g, first, second, greatest, rate, beta_1, beta_2, correction_2, epsilon, keep
 ):
-    """Return (theta, first, second) after one step."""
-    first = without_subnormals(beta_1 * first + (1 - beta_1) * gradient)
-    second = without_subnormals(beta_2 * second + (1 - beta_2) * gradient**2)
-    theta = theta - step * first / (np.sqrt(second) / correction_2 + epsilon)
-    return theta, first, second
+    """Return (theta, first, second, greatest) after one step."""
+    first = without_subnormals(beta_1 * first + (1 - beta_1) * g)
+    second = without_subnormals(beta_2 * second + (1 - beta_2) * g**2)
+    used = second
+    if greatest is not None:
+        used = greatest = np.maximum(greatest, second)
+    step = rate * first / (np.sqrt(used) / correction_2 + epsilon)
+    return keep * theta - step, first, second, greatest
+
+
+def optimizer_update(
+    theta, gradient, numbers, decayed=None, n_threads=1, optimizer=None
+):
+    """Return (theta, first, second, third) after one step."""
+    (kind, rate, beta_1, beta_2, correction_2, epsilon, keep, max_norm, max_value,
+     first, second, third) = numbers  # fmt: skip
+    g = gradient
+    if max_norm is not None:
+        g = g * theta.dtype.type(min(1.0, max_norm / (gradient_norm(g) + 1e-6)))
+    if max_value is not None:
+        g = np.clip(g, -max_value, max_value)
+    if kind == "rmsprop":
+        return rmsprop_update(
+            theta, g, first, second, third, rate, beta_1, beta_2, epsilon
+        )
+    if kind == "adam":
+        kept = np.full(theta.shape, keep if decayed is None else 1.0, theta.dtype)
+        for start, stop in () if decayed is None else decayed:
+            kept[start:stop] = keep
+        return adam_update(
+            theta, g, first, second, third, rate, beta_1, beta_2, correction_2,
+            epsilon, kept,
+        )  # fmt: skip
+    theta, first = sgd_update(theta, g, first, rate, beta_1, kind == "nesterov")
+    return theta, first, second, third
 
 
 # --- _plan ----------------------------------------------------------------------

@@ -155,5 +155,6 @@ def test_the_base_class_of_optimizers_takes_no_step():
 
 
 def test_every_optimizer_is_an_optimizer():
-    for kind in (fanin.optimizers.SGD, fanin.optimizers.Adam):
+    for name in ("SGD", "RMSProp", "Adam", "AdamW", "LBFGS"):
+        kind = getattr(fanin.optimizers, name)
         assert issubclass(kind, fanin.optimizers.Optimizer)

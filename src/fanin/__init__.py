@@ -15,6 +15,7 @@ if _TYPE_CHECKING:
         layers,
         losses,
         optimizers,
+        schedules,
     )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
@@ -52,6 +53,7 @@ __all__ = [
     "optimizers",
     "rms_norm",
     "rms_norm_backward",
+    "schedules",
     "set_num_threads",
     "show_config",
     "standardize",
@@ -65,6 +67,7 @@ _MODULES = (
     "layers",
     "losses",
     "optimizers",
+    "schedules",
 )
 _HOMES = {
     "GradientError": "gradcheck",

@@ -141,6 +141,15 @@ def shape_tuple(shape: Any, name: str = "shape") -> tuple[int, ...]:
     return (integer(shape, name, minimum=0),)
 
 
+def sequence(values: Any, name: str) -> Sequence[Any]:
+    """Return `values` if it is a list, a tuple or a vector; a string is refused."""
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return list(values.tolist())
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} must be a sequence; got {type(values).__name__}")
+    return values
+
+
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
     """Return a Generator from None, an int, a SeedSequence or a Generator (SPEC 7)."""
     if isinstance(rng, np.random.Generator):

@@ -3,24 +3,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-def sgd_update(
+KINDS: dict[str, int]
+
+def norm(gradient: NDArray[np.floating], n_threads: int = 1) -> float: ...
+def update(
     theta: NDArray[np.floating],
     gradient: NDArray[np.floating],
-    velocity: NDArray[np.floating] | None,
-    learning_rate: float,
-    momentum: float = 0.0,
-    nesterov: bool = False,
+    numbers: tuple[Any, ...],
+    decayed: NDArray[np.intp] | None = None,
+    n_threads: int = 1,
     optimizer: Any = None,
-) -> None: ...
-def adam_update(
-    theta: NDArray[np.floating],
-    gradient: NDArray[np.floating],
-    first: NDArray[np.floating],
-    second: NDArray[np.floating],
-    step: float,
-    beta_1: float,
-    beta_2: float,
-    correction_2: float,
-    epsilon: float,
-    optimizer: Any = None,
-) -> None: ...
+) -> bool: ...

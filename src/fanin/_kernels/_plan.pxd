@@ -8,6 +8,8 @@ cdef class Plan:
     cdef int n_operations
     cdef Operation *inference       # without dropout
     cdef int n_inference
+    cdef Py_ssize_t *decayed        # starts and stops of the weights in theta
+    cdef Py_ssize_t n_decayed
     cdef LossFunction loss
     cdef object quantiles           # keeps loss.quantiles alive
     cdef Workspace *idle

@@ -48,7 +48,8 @@ from ._losses cimport (
 from ._operations cimport (
     extra_bytes, keep_statistics, operation_backward, operation_forward,
     operation_forward_rows, prepare)
-from ._optimizers cimport ADAM, SGD, Update, optimizer_update
+from ._optimizers cimport (
+    UPDATE_ENTRIES, UPDATED, Update, update_init, update_tasks, update_walk)
 from ._parallel cimport call_begin, parallel_for, raise_pending
 from ._pass cimport (
     ACTIVATION, BAD_TARGET, BATCH_NORM, BLOCK_ROWS, DENSE, DONE, DROPOUT, INTERRUPTED,
@@ -62,7 +63,6 @@ cdef enum:
     CHUNK_BYTES = 64 << 20      # workspace of a chunk of rows, about
     MIN_CHUNK_ROWS = 16
     MAX_CHUNK_ROWS = 16384
-    UPDATE_ENTRIES = 1 << 15    # parameters of an update task
     MAX_IDLE = 8                # workspaces kept for concurrent callers
 
 KINDS = {
@@ -153,13 +153,6 @@ cdef void given_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     through_activation(p, last, D, n, start, rows, 0, n)
 
 
-cdef void update_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
-    cdef Py_ssize_t start = tile * UPDATE_ENTRIES
-    optimizer_update(
-        <floating *>p.theta, <const floating *>p.gradient, start,
-        min(start + UPDATE_ENTRIES, p.n_parameters), p.update)
-
-
 cdef void penalty_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     """The sum of l2/2 w^2 over a stretch of theta, in two words."""
     cdef Py_ssize_t first = tile * UPDATE_ENTRIES
@@ -232,12 +225,6 @@ cdef void penalty_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
 cdef void penalty_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
     penalty_tile(<Pass *>p, i, <double *>NULL)
 
-cdef void update_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
-    update_tile(<Pass *>p, i, <float *>NULL)
-
-cdef void update_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
-    update_tile(<Pass *>p, i, <double *>NULL)
-
 cdef struct Tasks:
     TaskFunction pack
     TaskFunction rows
@@ -246,7 +233,6 @@ cdef struct Tasks:
     TaskFunction given
     TaskFunction backward
     TaskFunction penalty
-    TaskFunction update
 
 cdef Tasks tasks_f32, tasks_f64
 tasks_f32.pack = pack_f32
@@ -256,7 +242,6 @@ tasks_f32.loss = loss_f32
 tasks_f32.given = given_f32
 tasks_f32.backward = backward_f32
 tasks_f32.penalty = penalty_f32
-tasks_f32.update = update_f32
 tasks_f64.pack = pack_f64
 tasks_f64.rows = rows_f64
 tasks_f64.forward = forward_f64
@@ -264,7 +249,6 @@ tasks_f64.loss = loss_f64
 tasks_f64.given = given_f64
 tasks_f64.backward = backward_f64
 tasks_f64.penalty = penalty_f64
-tasks_f64.update = update_f64
 
 
 # --- the walk -------------------------------------------------------------------
@@ -461,11 +445,16 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
     if p.update != NULL:
         if p.not_finite or not isfinite(p.total):
             return NOT_FINITE
-        # From here on the step is taken whole: a stop between two stretches of
-        # theta would leave parameters that no step ever produced.
-        p.call.poll = NULL
-        parallel_for(&p.call, tasks.update, p,
-                     (p.n_parameters + UPDATE_ENTRIES - 1) // UPDATE_ENTRIES)
+        if itemsize == sizeof(float):
+            outcome = update_walk(
+                &p.call, <float *>p.theta, <const float *>p.gradient,
+                p.n_parameters, p.update, p.squares)
+        else:
+            outcome = update_walk(
+                &p.call, <double *>p.theta, <const double *>p.gradient,
+                p.n_parameters, p.update, p.squares)
+        if outcome != UPDATED:
+            return INTERRUPTED if outcome < 0 else NOT_FINITE
     if p.training and not p.keep_state:
         keep_statistics(p)
     return DONE
@@ -521,7 +510,8 @@ cdef class Plan:
         self.n_inputs = n_inputs
         self.operations = <Operation *>calloc(len(layers), sizeof(Operation))
         self.inference = <Operation *>calloc(len(layers) + 1, sizeof(Operation))
-        if self.operations == NULL or self.inference == NULL:
+        self.decayed = <Py_ssize_t *>calloc(2 * len(layers), sizeof(Py_ssize_t))
+        if self.operations == NULL or self.inference == NULL or self.decayed == NULL:
             raise MemoryError
         for number, layer in enumerate(layers):
             o = &self.operations[number]
@@ -542,6 +532,9 @@ cdef class Plan:
                 self.penalized = self.penalized or o.l2 != 0.0
                 o.weight = offset
                 offset += o.n_in * n
+                self.decayed[2 * self.n_decayed] = o.weight
+                self.decayed[2 * self.n_decayed + 1] = offset
+                self.n_decayed += 1
                 if layer["bias"]:
                     o.bias = offset
                     offset += n
@@ -594,6 +587,7 @@ cdef class Plan:
             free(workspace)
         free(self.operations)
         free(self.inference)
+        free(self.decayed)
 
     cdef int begin(self, Pass *p, object theta, object X, int n_threads) except -1:
         """Describe the plan and its input; nothing is wanted yet, in inference."""
@@ -756,8 +750,7 @@ cdef class Plan:
             if p.weights != NULL:
                 p.block_weights = <double *>cut(base, &at, rows * sizeof(double))
             p.squares = <double *>cut(
-                base, &at, 2 * sizeof(double)
-                * ((self.n_parameters + UPDATE_ENTRIES - 1) // UPDATE_ENTRIES))
+                base, &at, 2 * sizeof(double) * update_tasks(self.n_parameters))
         if p.backward:
             p.D_below = <char *>cut(base, &at, rows * widest * size)
             p.sums = <double *>cut(base, &at, self.n_sums * sizeof(double))
@@ -932,15 +925,10 @@ cdef class Plan:
             p.n_rows = cnp.PyArray_DIM(index, 0)
         self.set_targets(&p, y, weights)
         self.set_gradient(&p, gradient)
-        kind, u.rate, u.beta_1, u.beta_2, u.correction_2, u.epsilon, u.nesterov, \
-            first, second = update
-        u.kind = SGD if kind == "sgd" else ADAM
-        if first is not None:
-            self.check_vector(first, "the optimizer's state")
-        if second is not None:
-            self.check_vector(second, "the optimizer's state")
-        u.first = NULL if first is None else cnp.PyArray_DATA(first)
-        u.second = NULL if second is None else cnp.PyArray_DATA(second)
+        update_init(&u, update, self.n_parameters, self.itemsize)
+        # Weight decay is for weight matrices: a bias or a scale does not overfit.
+        u.decayed = self.decayed
+        u.n_decayed = self.n_decayed
         p.update = &u
         outcome = self.execute(&p, X)
         if outcome == DONE:

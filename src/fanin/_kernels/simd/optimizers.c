@@ -1,20 +1,36 @@
 /* Parameter updates.
  *
  * Design
- * a) sgd, with velocity u (Sutskever, Martens, Dahl & Hinton, ICML 2013, in the
- *    form PyTorch uses): u <- momentum u + g; theta <- theta - rate u, or with
- *    Nesterov's look-ahead theta - rate (g + momentum u). velocity may be NULL
- *    when momentum is 0.
- * b) adam (Kingma & Ba, ICLR 2015, algorithm 1): m <- b1 m + (1 - b1) g,
- *    v <- b2 v + (1 - b2) g^2, theta <- theta - step m / (sqrt(v) / c2 + eps) with
- *    step = rate / (1 - b1^t) and c2 = sqrt(1 - b2^t), both from the caller.
- * c) Velocity and moments below the smallest normal number are stored as 0. The
+ * a) Every kernel starts from g = clip(factor * gradient), where factor carries the
+ *    clipping of the whole gradient's norm (Pascanu, Mikolov & Bengio, ICML 2013) and
+ *    clip cuts an entry off at +-max_value; 1 and infinity where none is asked for,
+ *    which change nothing. A NaN passes through.
+ * b) sgd, with velocity u (Polyak 1964, in the form PyTorch uses):
+ *    u <- momentum u + g; theta <- theta - rate u, or without momentum - rate g.
+ *    nesterov (Sutskever, Martens, Dahl & Hinton, ICML 2013):
+ *    theta <- theta - rate (g + momentum u).
+ * c) rmsprop (Tieleman & Hinton 2012, Graves 2013, in the form PyTorch uses):
+ *    v <- b2 v + (1 - b2) g^2; d = g / (sqrt(v) + eps); theta <- theta - rate d, or
+ *    with momentum u <- momentum u + d; theta <- theta - rate u. Centered, v is
+ *    replaced by v - m^2 with m <- b2 m + (1 - b2) g: a variance, by Jensen's
+ *    inequality not negative, which rounding can make it; it is then taken as 0.
+ * d) adam (Kingma & Ba, ICLR 2015, algorithm 1): m <- b1 m + (1 - b1) g,
+ *    v <- b2 v + (1 - b2) g^2, theta <- keep theta - step m / (sqrt(v) / c2 + eps)
+ *    with step = rate / (1 - b1^t) and c2 = sqrt(1 - b2^t), both from the caller.
+ *    keep = 1 - rate * weight_decay is AdamW's decoupled decay (Loshchilov & Hutter,
+ *    ICLR 2019), 1 for what does not decay. With a third array it holds the greatest
+ *    v so far, which takes v's place in the step (AMSGrad: Reddi, Kale & Kumar, ICLR
+ *    2018, in the form PyTorch uses: of v before its correction).
+ * e) Velocity and moments below the smallest normal number are stored as 0. The
  *    gradient of a dead unit is 0, its moments decay by a constant factor into the
  *    subnormal range and, by rounding, never leave it; a few hundred of those take
  *    as long as the rest of a small network's step, a hundred cycles each. What is
  *    dropped moves no parameter: 1e-38 (float32) against an epsilon of 1e-8.
- * d) Elementwise in the parameters' dtype; the scalars are rounded to it once.
- *    One read and one write of each array: 5 (sgd) or 7 (adam) values an entry.
+ * f) square: the sum of (scale g)^2 in double. scale is 1 unless the sum overflowed.
+ * g) Elementwise in the parameters' dtype; the scalars are rounded to it once. One
+ *    read and one write of each array: 3 (sgd), 5 (with momentum; rmsprop) or 7
+ *    (adam) values an entry, and 2 more for a third array. The clipping's
+ *    multiplication and two comparisons wait for no memory.
  */
 #include "optimizers.h"
 
@@ -24,47 +40,135 @@
 static inline float normal_f32(float x) { return fabsf(x) < FLT_MIN ? 0.0f : x; }
 static inline double normal_f64(double x) { return fabs(x) < DBL_MIN ? 0.0 : x; }
 
+static inline float clip_f32(float g, float most)
+{
+    g = g > most ? most : g;
+    return g < -most ? -most : g;
+}
+
+static inline double clip_f64(double g, double most)
+{
+    g = g > most ? most : g;
+    return g < -most ? -most : g;
+}
+
+#define GRADIENT(S) clip_##S(factor * gradient[i], most)
+
+/* What is constant in a loop is chosen by the preprocessor, not in the loop. */
+#define RMSPROP_LOOP(T, S, SQRT, CENTERED, MOMENTUM)                               \
+    for (ptrdiff_t i = 0; i < n; i++) {                                            \
+        T g = GRADIENT(S);                                                         \
+        T v = normal_##S(b2 * square[i] + c2 * (g * g));                           \
+        square[i] = v;                                                             \
+        if (CENTERED) {                                                            \
+            T m = normal_##S(b2 * mean[i] + c2 * g);                               \
+            mean[i] = m;                                                           \
+            v -= m * m;                                                            \
+            v = v < 0 ? 0 : v;                                                     \
+        }                                                                          \
+        T d = g / (SQRT(v) + eps);                                                 \
+        if (MOMENTUM) {                                                            \
+            d = normal_##S(mu * velocity[i] + d);                                  \
+            velocity[i] = d;                                                       \
+        }                                                                          \
+        theta[i] -= rate * d;                                                      \
+    }
+
+#define ADAM_LOOP(T, S, SQRT, GREATEST)                                            \
+    for (ptrdiff_t i = 0; i < n; i++) {                                            \
+        T g = GRADIENT(S);                                                         \
+        T m = normal_##S(b1 * first[i] + c1 * g);                                  \
+        T v = normal_##S(b2 * second[i] + c2 * (g * g));                           \
+        first[i] = m;                                                              \
+        second[i] = v;                                                             \
+        if (GREATEST) {                                                            \
+            v = v > greatest[i] ? v : greatest[i];                                 \
+            greatest[i] = v;                                                       \
+        }                                                                          \
+        theta[i] = left * theta[i] - rate * m / (SQRT(v) * inverse + eps);         \
+    }
+
 #define DEFINE_OPTIMIZERS(T, S, SQRT)                                              \
     static void sgd_##S(T *FANIN_RESTRICT theta, const T *FANIN_RESTRICT gradient, \
-                        T *FANIN_RESTRICT velocity, ptrdiff_t n,                   \
-                        double learning_rate, double momentum, int nesterov)       \
+                        T *FANIN_RESTRICT velocity, T *second, T *third,           \
+                        ptrdiff_t n, double keep, const struct fanin_update *u)    \
     {                                                                              \
-        const T rate = (T)learning_rate, mu = (T)momentum;                         \
+        const T rate = (T)u->rate, mu = (T)u->beta_1;                              \
+        const T factor = (T)u->factor, most = (T)u->max_value;                     \
         if (velocity == NULL) {                                                    \
             for (ptrdiff_t i = 0; i < n; i++) {                                    \
-                theta[i] -= rate * gradient[i];                                    \
-            }                                                                      \
-        } else if (nesterov) {                                                     \
-            for (ptrdiff_t i = 0; i < n; i++) {                                    \
-                T u = normal_##S(mu * velocity[i] + gradient[i]);                  \
-                velocity[i] = u;                                                   \
-                theta[i] -= rate * (gradient[i] + mu * u);                         \
+                theta[i] -= rate * GRADIENT(S);                                    \
             }                                                                      \
         } else {                                                                   \
             for (ptrdiff_t i = 0; i < n; i++) {                                    \
-                T u = normal_##S(mu * velocity[i] + gradient[i]);                  \
-                velocity[i] = u;                                                   \
-                theta[i] -= rate * u;                                              \
+                T v = normal_##S(mu * velocity[i] + GRADIENT(S));                  \
+                velocity[i] = v;                                                   \
+                theta[i] -= rate * v;                                              \
             }                                                                      \
+        }                                                                          \
+    }                                                                              \
+    static void nesterov_##S(T *FANIN_RESTRICT theta,                              \
+                             const T *FANIN_RESTRICT gradient,                     \
+                             T *FANIN_RESTRICT velocity, T *second, T *third,      \
+                             ptrdiff_t n, double keep,                             \
+                             const struct fanin_update *u)                         \
+    {                                                                              \
+        const T rate = (T)u->rate, mu = (T)u->beta_1;                              \
+        const T factor = (T)u->factor, most = (T)u->max_value;                     \
+        for (ptrdiff_t i = 0; i < n; i++) {                                        \
+            T g = GRADIENT(S);                                                     \
+            T v = normal_##S(mu * velocity[i] + g);                                \
+            velocity[i] = v;                                                       \
+            theta[i] -= rate * (g + mu * v);                                       \
+        }                                                                          \
+    }                                                                              \
+    static void rmsprop_##S(T *FANIN_RESTRICT theta,                               \
+                            const T *FANIN_RESTRICT gradient,                      \
+                            T *FANIN_RESTRICT velocity, T *FANIN_RESTRICT square,  \
+                            T *FANIN_RESTRICT mean, ptrdiff_t n, double keep,      \
+                            const struct fanin_update *u)                          \
+    {                                                                              \
+        const T rate = (T)u->rate, mu = (T)u->beta_1, eps = (T)u->epsilon;         \
+        const T b2 = (T)u->beta_2, c2 = (T)(1.0 - u->beta_2);                      \
+        const T factor = (T)u->factor, most = (T)u->max_value;                     \
+        if (mean == NULL && velocity == NULL) {                                    \
+            RMSPROP_LOOP(T, S, SQRT, 0, 0)                                         \
+        } else if (mean == NULL) {                                                 \
+            RMSPROP_LOOP(T, S, SQRT, 0, 1)                                         \
+        } else if (velocity == NULL) {                                             \
+            RMSPROP_LOOP(T, S, SQRT, 1, 0)                                         \
+        } else {                                                                   \
+            RMSPROP_LOOP(T, S, SQRT, 1, 1)                                         \
         }                                                                          \
     }                                                                              \
     static void adam_##S(T *FANIN_RESTRICT theta, const T *FANIN_RESTRICT gradient,\
                          T *FANIN_RESTRICT first, T *FANIN_RESTRICT second,        \
-                         ptrdiff_t n, double step, double beta_1, double beta_2,   \
-                         double correction_2, double epsilon)                      \
+                         T *FANIN_RESTRICT greatest, ptrdiff_t n, double keep,     \
+                         const struct fanin_update *u)                             \
     {                                                                              \
-        const T b1 = (T)beta_1, b2 = (T)beta_2, eps = (T)epsilon;                  \
-        const T c1 = (T)(1.0 - beta_1), c2 = (T)(1.0 - beta_2);                    \
-        const T rate = (T)step, inverse = (T)(1.0 / correction_2);                 \
-        for (ptrdiff_t i = 0; i < n; i++) {                                        \
-            T g = gradient[i];                                                     \
-            T m = normal_##S(b1 * first[i] + c1 * g);                              \
-            T v = normal_##S(b2 * second[i] + c2 * (g * g));                       \
-            first[i] = m;                                                          \
-            second[i] = v;                                                         \
-            theta[i] -= rate * m / (SQRT(v) * inverse + eps);                      \
+        const T b1 = (T)u->beta_1, b2 = (T)u->beta_2, eps = (T)u->epsilon;         \
+        const T c1 = (T)(1.0 - u->beta_1), c2 = (T)(1.0 - u->beta_2);              \
+        const T rate = (T)u->rate, inverse = (T)(1.0 / u->correction_2);           \
+        const T factor = (T)u->factor, most = (T)u->max_value, left = (T)keep;     \
+        if (greatest == NULL) {                                                    \
+            ADAM_LOOP(T, S, SQRT, 0)                                               \
+        } else {                                                                   \
+            ADAM_LOOP(T, S, SQRT, 1)                                               \
         }                                                                          \
+    }                                                                              \
+    static double square_##S(const T *gradient, ptrdiff_t n, double scale)         \
+    {                                                                              \
+        double sum = 0.0;                                                          \
+        FANIN_SUM_IN_LANES                                                         \
+        for (ptrdiff_t i = 0; i < n; i++) {                                        \
+            double g = scale * (double)gradient[i];                                \
+            sum += g * g;                                                          \
+        }                                                                          \
+        return sum;                                                                \
     }
+
+/* Permits the sum in lanes, which vectorizes; compilers that know no OpenMP ignore it. */
+#define FANIN_SUM_IN_LANES _Pragma("omp simd reduction(+ : sum)")
 
 DEFINE_OPTIMIZERS(float, f32, sqrtf)
 DEFINE_OPTIMIZERS(double, f64, sqrt)
@@ -72,6 +176,12 @@ DEFINE_OPTIMIZERS(double, f64, sqrt)
 const struct fanin_optimizers FANIN_AT_LEVEL(fanin_optimizers) = {
     .sgd_f32 = sgd_f32,
     .sgd_f64 = sgd_f64,
+    .nesterov_f32 = nesterov_f32,
+    .nesterov_f64 = nesterov_f64,
+    .rmsprop_f32 = rmsprop_f32,
+    .rmsprop_f64 = rmsprop_f64,
     .adam_f32 = adam_f32,
     .adam_f64 = adam_f64,
+    .square_f32 = square_f32,
+    .square_f64 = square_f64,
 };
