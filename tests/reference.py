@@ -296,7 +296,9 @@ def _network(layers, theta, X, state, training, key, draw):
             z = x @ own["weight"] if kind == "dense" else x
             z = z + own["bias"] if "bias" in own else z
             A.append(
-                activation_forward(z, layer["activation"], layer.get("parameter", 0.0))
+                activation_forward(
+                    z, layer["activation"], parameter=layer["parameter"]
+                )
             )
             kept.append(z)
         elif kind == "dropout":
@@ -344,7 +346,7 @@ def network_gradient(
         found = []
         if kind in ("dense", "activation"):
             D = activation_backward(
-                D, A[i + 1], kept[i], layer["activation"], layer.get("parameter", 0.0)
+                D, A[i + 1], layer["activation"], layer["parameter"], kept[i]
             )
             if kind == "dense":
                 found.append(A[i].T @ D)

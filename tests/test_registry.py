@@ -31,9 +31,9 @@ TWINS = {
     "_batch_norm.norm_statistics": "norm_statistics",
     "_blas.matmul": "matmul",
     "_blas.matvec": "matvec",
-    "_dense.Plan.forward": "network_outputs",
-    "_dense.Plan.evaluate": "loss_and_gradient",
-    "_dense.Plan.step": "loss_and_gradient",
+    "_plan.Plan.forward": "network_outputs",
+    "_plan.Plan.evaluate": "loss_and_gradient",
+    "_plan.Plan.step": "loss_and_gradient",
     "_fill.fill": "fill",
     "_fill.philox4x32": "philox4x32",
     "_layer_norm.layer_norm_backward": "layer_norm_backward",
@@ -57,9 +57,9 @@ TWINS = {
 # Kernels that work on a compiled plan: their twins take its layers and its loss.
 # A step is the gradient's twin, followed by that of the optimizer's update.
 MADE_OF = {
-    "_dense.Plan.forward": "layers, theta, X",
-    "_dense.Plan.evaluate": "layers, theta, X, y, loss",
-    "_dense.Plan.step": "layers, theta, X, y, loss",
+    "_plan.Plan.forward": "layers, theta, X",
+    "_plan.Plan.evaluate": "layers, theta, X, y, loss",
+    "_plan.Plan.step": "layers, theta, X, y, loss",
     "_perturb.central_differences": "layers, theta, X, y, loss, step",
 }
 # Functions that compute nothing.

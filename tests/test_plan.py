@@ -8,42 +8,82 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fanin
+from fanin import losses
 from fanin._kernels._activations import ACTIVATIONS
-from fanin._kernels._dense import Plan
 from fanin._kernels._losses import LOSSES
 from fanin._kernels._perturb import central_differences
+from fanin._kernels._plan import KINDS, Plan
 
 ACTIVATION_NAMES = sorted(ACTIVATIONS)
-# (Huber's loss is nothing without its parameter: test_losses has networks with it.)
-LOSS_NAMES = sorted(set(LOSSES) - {"huber"})
+LOSS_NAMES = sorted(LOSSES)
+# leaky_relu and elu by z, where a does not tell the derivative, among them.
+FUNCTIONS = [fanin.activations.get(name) for name in ACTIVATION_NAMES] + [
+    fanin.activations.LeakyReLU(-0.3),
+    fanin.activations.ELU(-0.5),
+    fanin.activations.ELU(2.0),
+]
+
+
+def dense(n_out, activation="identity", bias=True, l2=0.0):
+    function = fanin.activations.get(activation)
+    return {
+        "kind": "dense",
+        "n_out": n_out,
+        "activation": function.name,
+        "parameter": function.parameter,
+        "bias": bias,
+        "l2": l2,
+    }
+
+
+def activation_layer(name):
+    function = fanin.activations.get(name)
+    parameter = function.parameter
+    return {"kind": "activation", "activation": function.name, "parameter": parameter}
+
+
+def norm(kind, eps=1e-5, affine=True):
+    return {"kind": kind, "eps": eps, "affine": affine, "momentum": 0.1}
+
+
+def stack(widths, names, bias=True):
+    return [dense(n, a, bias) for n, a in zip(widths[1:], names, strict=False)]
+
+
+def targets(loss, m, n_outputs, rng, dtype=np.float64):
+    if loss.name == "softmax_cross_entropy":
+        return rng.integers(0, n_outputs, m)
+    if loss.name == "poisson":
+        return rng.poisson(2.0, (m, n_outputs)).astype(dtype)
+    return rng.uniform(size=(m, n_outputs)).astype(dtype)
+
+
+def network(layers, n_inputs, loss, m, dtype, seed):
+    """A plan of these layers with parameters, inputs and targets at random."""
+    rng = np.random.default_rng(seed)
+    loss = losses.get(loss)
+    plan = Plan(layers, n_inputs, loss, np.dtype(dtype))
+    theta = rng.standard_normal(plan.n_parameters)
+    for own in reference.split_parameters(layers, n_inputs, theta):
+        if "weight" in own:
+            own["weight"] /= np.sqrt(own["weight"].shape[0])
+    X = rng.standard_normal((m, n_inputs)).astype(dtype)
+    y = targets(loss, m, plan.n_outputs, rng, dtype)
+    return plan, theta.astype(dtype), X, y
 
 
 def problem(widths, names, loss, m, dtype, seed, bias=True):
-    """A random network with inputs, parameters and targets."""
-    rng = np.random.default_rng(seed)
-    layers = [
-        (a, b, name, bias)
-        for a, b, name in zip(widths, widths[1:], names, strict=False)
-    ]
-    plan = Plan(layers, loss, np.dtype(dtype))
-    theta = rng.standard_normal(plan.n_parameters)
-    at = 0
-    for n_in, n_out, _, has_bias in layers:
-        theta[at : at + n_in * n_out] /= np.sqrt(n_in)
-        at += n_in * n_out + (n_out if has_bias else 0)
-    theta = theta.astype(dtype)
-    X = rng.standard_normal((m, widths[0])).astype(dtype)
-    if loss == "softmax_cross_entropy":
-        y = rng.integers(0, widths[-1], m)
-    else:
-        y = rng.uniform(size=(m, widths[-1])).astype(dtype)
+    """The same for dense layers."""
+    layers = stack(widths, names, bias)
+    plan, theta, X, y = network(layers, widths[0], loss, m, dtype, seed)
     return plan, layers, theta, X, y
 
 
 def bound(dtype, layers, m):
     """Relative rounding error of a pass: a few eps times the longest sum's root."""
-    longest = max(max(n_in, n_out) for n_in, n_out, _, _ in layers)
-    return 16 * np.finfo(dtype).eps * len(layers) * np.sqrt(max(longest, m))
+    longest = max(layer.get("n_out", 1) for layer in layers)
+    return 16 * np.finfo(dtype).eps * len(layers) * np.sqrt(max(longest, m, 40))
 
 
 def distance(a, b):
@@ -65,7 +105,9 @@ def test_pass_equals_twin(name, loss, m, dtype):
     assert distance(out, expected) <= limit
     gradient = np.full_like(theta, np.nan)
     value, bad = plan.evaluate(theta, X, y, gradient)
-    exact, wanted = reference.loss_and_gradient(layers, theta.astype(float), X, y, loss)
+    exact, wanted, _ = reference.loss_and_gradient(
+        layers, theta.astype(float), X, y, losses.get(loss)
+    )
     assert bad == -1
     assert abs(value - exact) <= limit * max(1.0, abs(exact))
     assert distance(gradient, wanted) <= 4 * limit
@@ -85,7 +127,9 @@ def test_activation_on_the_last_layer(last):
     )
     gradient = np.empty_like(theta)
     value, _ = plan.evaluate(theta, X, y, gradient)
-    exact, wanted = reference.loss_and_gradient(layers, theta, X, y, "squared_error")
+    exact, wanted, _ = reference.loss_and_gradient(
+        layers, theta, X, y, losses.SquaredError()
+    )
     assert value == pytest.approx(exact, rel=1e-14)
     assert distance(gradient, wanted) <= bound(np.float64, layers, 50)
 
@@ -97,7 +141,7 @@ def test_without_bias():
     assert plan.n_parameters == 6 * 9 + 9 * 4
     gradient = np.empty_like(theta)
     plan.evaluate(theta, X, y, gradient)
-    wanted = reference.loss_and_gradient(layers, theta, X, y, "squared_error")[1]
+    wanted = reference.loss_and_gradient(layers, theta, X, y, losses.SquaredError())[1]
     assert distance(gradient, wanted) <= bound(np.float64, layers, 50)
 
 
@@ -161,7 +205,9 @@ def test_any_real_dtype_is_converted(dtype, net_dtype):
 def test_negative_halves_and_their_subnormals_are_exact():
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    plan = Plan([(1, 1, "identity", False)], "squared_error", np.dtype(np.float64))
+    plan = Plan(
+        [dense(1, bias=False)], 1, losses.SquaredError(), np.dtype(np.float64)
+    )
     out = np.empty((halves.size, 1))
     plan.forward(np.ones(1), halves[:, np.newaxis], out)
     np.testing.assert_array_equal(out[:, 0], halves.astype(np.float64))
@@ -199,13 +245,13 @@ def test_more_rows_than_a_chunk():
     for array in (X, np.asfortranarray(X), X.astype(">f8")):
         gradient = np.empty_like(theta)
         value, _ = plan.evaluate(theta, array, y, gradient, 2)
-        exact, wanted = reference.loss_and_gradient(
-            layers, theta, X, y, "softmax_cross_entropy"
+        exact, wanted, _ = reference.loss_and_gradient(
+            layers, theta, X, y, losses.SoftmaxCrossEntropy()
         )
         assert value == pytest.approx(exact, rel=1e-13)
         assert distance(gradient, wanted) <= 1e-12
         out = np.empty((40_000, 3))
-        plan.forward(theta, array, out, False, 2)
+        plan.forward(theta, array, out, None, False, 2)
         np.testing.assert_allclose(
             out, reference.network_outputs(layers, theta, X)[-1], rtol=1e-12, atol=1e-13
         )
@@ -213,7 +259,7 @@ def test_more_rows_than_a_chunk():
 
 def test_bias_gradients_sum_in_double():
     """In float32 a plain sum of 40,000 terms of one size would lose 3 digits."""
-    plan = Plan([(1, 1, "identity", True)], "squared_error", np.dtype(np.float32))
+    plan = Plan([dense(1)], 1, losses.SquaredError(), np.dtype(np.float32))
     m = 40_000
     gradient = np.empty(2, np.float32)
     y = np.full((m, 1), -0.1, np.float32)
@@ -230,11 +276,11 @@ def test_step_picks_rows_and_updates():
     index = np.random.default_rng(0).permutation(100)[:37].astype(np.intp)
     gradient = np.empty_like(theta)
     before = theta.copy()
-    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, False, None, None)
+    update = fanin.optimizers.SGD(0.5)._prepare(theta)
     value, bad, taken = plan.step(theta, gradient, X, y, update, index)
     assert taken
-    exact, wanted = reference.loss_and_gradient(
-        layers, before, X[index], y[index], "softmax_cross_entropy"
+    exact, wanted, _ = reference.loss_and_gradient(
+        layers, before, X[index], y[index], losses.SoftmaxCrossEntropy()
     )
     assert bad == -1
     assert value == pytest.approx(exact, rel=1e-13)
@@ -253,7 +299,7 @@ def test_a_failed_step_changes_no_parameter(what):
         # tanh bounds an infinite input: the loss is finite, the gradient is not
         X[10, 2] = float(what)
     before = theta.copy()
-    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, False, None, None)
+    update = fanin.optimizers.SGD(0.5)._prepare(theta)
     value, bad, taken = plan.step(theta, np.empty_like(theta), X, y, update)
     assert not taken
     assert bad == (60 if what == "bad target" else -1)
@@ -275,7 +321,9 @@ def test_any_architecture_equals_twin(widths, m, loss, names, n_threads, seed):
     plan, layers, theta, X, y = problem(widths, names, loss, m, np.float64, seed)
     gradient = np.empty_like(theta)
     value, _ = plan.evaluate(theta, X, y, gradient, n_threads)
-    exact, wanted = reference.loss_and_gradient(layers, theta, X, y, loss)
+    exact, wanted, _ = reference.loss_and_gradient(
+        layers, theta, X, y, losses.get(loss)
+    )
     limit = bound(np.float64, layers, m)
     assert abs(value - exact) <= limit * max(1.0, abs(exact))
     # The gradient of a sum of signed terms may cancel: measure against its parts.
@@ -293,7 +341,9 @@ def test_central_differences_equal_twin_bit_for_bit_over_threads(loss, n_threads
     step = 1e-7 * np.maximum(1.0, np.abs(theta))
     found = np.empty((4, theta.size))
     central_differences(plan, theta, X, y, step, *found, 1)
-    expected = reference.central_differences(layers, theta, X, y, loss, step)
+    expected = reference.central_differences(
+        layers, theta, X, y, losses.get(loss), step
+    )
     np.testing.assert_array_equal(theta, kept)
     np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-14)
     # The twin's difference is that of rounded means, good to some eps of the loss.
@@ -303,3 +353,79 @@ def test_central_differences_equal_twin_bit_for_bit_over_threads(loss, n_threads
     again = np.empty((4, theta.size))
     central_differences(plan, theta, X, y, step, *again, n_threads)
     np.testing.assert_array_equal(again, found)
+
+
+# --- layers of every kind ---------------------------------------------------------
+
+
+def any_layers(rng, n_inputs, depth):
+    """Layers at random, the last one dense."""
+    layers = []
+    for _ in range(depth):
+        kind = rng.choice(list(KINDS))
+        function = FUNCTIONS[rng.integers(len(FUNCTIONS))]
+        affine = bool(rng.integers(2))
+        if kind == "dense":
+            l2 = float(rng.choice([0.0, 0.1]))
+            layers.append(
+                dense(int(rng.integers(2, 12)), function, bool(rng.integers(4)), l2)
+            )
+        elif kind == "activation":
+            layers.append(activation_layer(function))
+        elif kind == "dropout":
+            layers.append({"kind": kind, "rate": float(rng.choice([0.0, 0.3, 0.9]))})
+        else:
+            layers.append(norm(kind, float(rng.choice([1e-5, 0.1])), affine))
+    return [*layers, dense(int(rng.integers(2, 5)))]
+
+
+def running(layers, n_inputs, rng):
+    """Running statistics at random."""
+    state, n = [np.empty(0)], n_inputs
+    for layer in layers:
+        n = layer.get("n_out", n)
+        if layer["kind"] == "batch_norm":
+            state += [rng.standard_normal(n), rng.uniform(0.5, 2.0, n)]
+    return np.concatenate(state)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_layers_equal_twin(seed):
+    rng = np.random.default_rng([seed, 1])
+    dtype = [np.float64, np.float64, np.float32][seed % 3]
+    n_inputs, m = int(rng.integers(2, 9)), int(rng.choice([2, 5, 40, 300]))
+    layers = any_layers(rng, n_inputs, int(rng.integers(0, 7)))
+    loss = losses.get(LOSS_NAMES[seed % len(LOSS_NAMES)])
+    plan, theta, X, y = network(layers, n_inputs, loss, m, dtype, seed)
+    weights = rng.integers(0, 3, m).astype(float) + (np.arange(m) == 0)
+    weights = None if seed % 2 else weights
+    state = running(layers, n_inputs, rng)
+    training, key, draw = bool(rng.integers(2)), (seed, 77), seed
+    kept = state.copy()
+    gradient, dX = np.empty_like(theta), np.empty_like(X)
+    value, bad = plan.evaluate(
+        theta, X, y, gradient, 1 + seed % 2, state, training, key, draw, weights, dX
+    )
+    assert bad == -1
+    np.testing.assert_array_equal(state, kept)
+    mode = (state, training, key, draw)
+    exact, wanted, wanted_dX = reference.loss_and_gradient(
+        layers, theta.astype(float), X.astype(float), y, loss, *mode, weights
+    )
+    # Each normalization divides by a deviation that may be small: the error of what it
+    # gets grows by some ten times.
+    norms = sum(layer["kind"].endswith("norm") for layer in layers)
+    limit = bound(dtype, layers, m) * 8.0**norms
+    if not np.isfinite(exact) or limit > 0.1:
+        return
+    assert abs(value - exact) <= limit * max(1.0, abs(exact))
+    scale = max(np.linalg.norm(wanted), np.linalg.norm(wanted_dX), 1e-3)
+    assert np.linalg.norm(gradient - wanted) <= 16 * limit * scale
+    assert np.linalg.norm(dX - wanted_dX) <= 16 * limit * scale
+    # dX, and the gradient, do not depend on what else is wanted.
+    again, again_dX = np.empty_like(theta), np.empty_like(X)
+    n_threads = 1 + seed % 2
+    plan.evaluate(theta, X, y, again, n_threads, *mode, weights)
+    plan.evaluate(theta, X, y, None, n_threads, *mode, weights, again_dX)
+    np.testing.assert_array_equal(again, gradient)
+    np.testing.assert_array_equal(again_dX, dX)
