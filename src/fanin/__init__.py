@@ -8,14 +8,7 @@ from typing import Any as _Any
 from fanin._version import __version__
 
 if _TYPE_CHECKING:
-    from fanin import (
-        activations,
-        estimators,
-        initializers,
-        layers,
-        losses,
-        optimizers,
-    )
+    from fanin import activations, estimators, initializers, layers, losses, optimizers
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
