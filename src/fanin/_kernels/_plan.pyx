@@ -624,7 +624,8 @@ cdef class Plan:
         if training:
             p.operations = self.operations
             p.n_operations = self.n_operations
-            p.key[0], p.key[1] = key
+            if key is not None:
+                p.key[0], p.key[1] = key
             p.draw = draw
         return 0
 
