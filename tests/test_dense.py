@@ -229,7 +229,7 @@ def test_step_picks_rows_and_updates():
     index = np.random.default_rng(0).permutation(100)[:37].astype(np.intp)
     gradient = np.empty_like(theta)
     before = theta.copy()
-    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, False, None, None)
+    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, 1.0, None, None, None, None, None)
     value, bad, taken = plan.step(theta, gradient, X, y, update, index)
     assert taken
     exact, wanted = reference.loss_and_gradient(
@@ -252,7 +252,7 @@ def test_a_failed_step_changes_no_parameter(what):
         # tanh bounds an infinite input: the loss is finite, the gradient is not
         X[10, 2] = float(what)
     before = theta.copy()
-    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, False, None, None)
+    update = ("sgd", 0.5, 0.0, 0.0, 1.0, 0.0, 1.0, None, None, None, None, None)
     value, bad, taken = plan.step(theta, np.empty_like(theta), X, y, update)
     assert not taken
     assert bad == (60 if what == "bad target" else -1)

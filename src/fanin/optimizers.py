@@ -31,6 +31,18 @@ class Optimizer:
     belongs to the parameters it was made for. Using the optimizer for others is an
     error until :meth:`reset` is called. Pickling and copying keep the state, and so do
     `state_dict` and `load_state_dict`: training continues to the last bit.
+
+    Parameters
+    ----------
+    learning_rate : float or callable, default=0.001
+        Step size, > 0, or a schedule.
+    clip_norm, clip_value : float, optional
+        Bounds of the gradient's norm and of its entries.
+
+    Attributes
+    ----------
+    n_steps : int
+        Steps taken since construction or :meth:`reset`.
     """
 
     _slots: tuple[str, ...] = ()
