@@ -140,6 +140,7 @@ WITHOUT_EXAMPLE = {
     "fanin.gradcheck.EntryRecord",
     "fanin.losses.Loss",
     "fanin.optimizers.Optimizer",
+    "fanin.schedules.Schedule",
 }
 # What `Network` calls, and a user has no occasion to: the summary is enough.
 BETWEEN_PARTS = {"initializer", "targets", "bad_target"}

@@ -31,6 +31,18 @@ class Optimizer:
     belongs to the parameters it was made for. Using the optimizer for others is an
     error until :meth:`reset` is called. Pickling and copying keep the state, and so do
     `state_dict` and `load_state_dict`: training continues to the last bit.
+
+    Parameters
+    ----------
+    learning_rate : float or callable, default=0.001
+        Step size, > 0, or a schedule.
+    clip_norm, clip_value : float, optional
+        Bounds of the gradient's norm and of its entries.
+
+    Attributes
+    ----------
+    n_steps : int
+        Steps taken since construction or :meth:`reset`.
     """
 
     _slots: tuple[str, ...] = ()
@@ -671,16 +683,19 @@ class LBFGS(Optimizer):
     as a line search finds good. It takes no learning rate, and it needs the whole data:
     `Network.fit` gives it all samples as one batch, and an epoch is an iteration. On
     small data and smooth activations it converges in few iterations. It works in
-    float64; a float32 network limits how closely it can approach a minimum.
+    float64; a float32 network limits how closely it can approach a minimum. A trial of
+    the line search at which loss or gradient is not finite counts as one that went too
+    far.
 
     Needs SciPy: ``pip install "fanin[scipy]"``.
 
     Parameters
     ----------
-    max_iter : int, default=100
-        Iterations of a call of `minimize`, >= 1.
-    max_eval : int, optional
-        Evaluations of loss and gradient; by default ``5 * max_iter // 4 + 20``.
+    max_iter : int, default=15000
+        Iterations of a call of `minimize`, >= 1; `Network.fit` ends it after its
+        epochs.
+    max_eval : int, default=15000
+        Evaluations of loss and gradient, >= 1; more by those of the last iteration.
     tolerance_grad : float, default=1e-5
         Ends when no entry of the gradient exceeds this (SciPy's ``gtol``); >= 0.
     tolerance_change : float, default=2.2e-9
@@ -714,17 +729,15 @@ class LBFGS(Optimizer):
     def __init__(
         self,
         *,
-        max_iter: int = 100,
-        max_eval: int | None = None,
+        max_iter: int = 15_000,
+        max_eval: int = 15_000,
         tolerance_grad: float = 1e-5,
         tolerance_change: float = 2.2e-9,
         history_size: int = 10,
     ) -> None:
         self.reset()  # there is no learning rate
         self.max_iter = check.integer(max_iter, "max_iter", minimum=1)
-        if max_eval is not None:
-            max_eval = check.integer(max_eval, "max_eval", minimum=1)
-        self.max_eval = max_eval
+        self.max_eval = check.integer(max_eval, "max_eval", minimum=1)
         self.tolerance_grad = check.real(tolerance_grad, "tolerance_grad", minimum=0.0)
         self.tolerance_change = check.real(
             tolerance_change, "tolerance_change", minimum=0.0
@@ -749,9 +762,7 @@ class LBFGS(Optimizer):
         self,
         fun_and_grad: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]],
         theta: NDArray[Any],
-        callback: Callable[[float], object] | None = None,
-        *,
-        max_iter: int | None = None,
+        callback: Callable[[NDArray[Any]], object] | None = None,
     ) -> Any:
         """Minimize a function of a parameter vector, in place.
 
@@ -764,11 +775,9 @@ class LBFGS(Optimizer):
             Where to start: a contiguous float32 or float64 vector. It holds the
             point of the last iteration, also when an exception ends the call.
         callback : callable, optional
-            ``callback(loss)``, called after every iteration, when `theta` holds its
+            ``callback(theta)``, called after every iteration, when `theta` holds its
             point and `n_steps` has counted it. If it raises `StopIteration`, the call
             ends.
-        max_iter : int, optional
-            In place of the optimizer's own, >= 1.
 
         Returns
         -------
@@ -781,7 +790,7 @@ class LBFGS(Optimizer):
         TypeError, ValueError
             If an argument is not as described.
         FloatingPointError
-            If loss or gradient is not finite.
+            If loss or gradient is not finite where it starts.
         ImportError
             If SciPy is not installed.
 
@@ -789,10 +798,11 @@ class LBFGS(Optimizer):
         --------
         >>> import numpy as np
         >>> import fanin
-        >>> losses = []
+        >>> sizes = []
         >>> result = fanin.optimizers.LBFGS().minimize(
-        ...     lambda x: ((x**4).sum(), 4 * x**3), np.ones(2), losses.append)
-        >>> len(losses) == result.nit, losses[-1] < losses[0]
+        ...     lambda x: ((x**4).sum(), 4 * x**3), np.ones(2),
+        ...     callback=lambda theta: sizes.append(abs(theta).max()))
+        >>> len(sizes) == result.nit, bool(sizes[-1] < 0.1)
         (True, True)
         """
         try:
@@ -802,37 +812,40 @@ class LBFGS(Optimizer):
                 'LBFGS needs SciPy: pip install "fanin[scipy]"'
             ) from error
         check.vector(theta, "theta", writeable=True)
-        if max_iter is None:
-            max_iter = self.max_iter
-        max_iter = check.integer(max_iter, "max_iter", minimum=1)
-        max_eval = self.max_eval or 5 * max_iter // 4 + 20
         shape, dtype = theta.shape, theta.dtype
-        evaluations = 0
+        last: tuple[NDArray[np.float64], float, NDArray[np.float64]] | None = None
+        accepted = last  # the point of the last iteration: x, loss, gradient
 
         def evaluate(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            nonlocal evaluations
-            evaluations += 1
+            nonlocal accepted, last
             # A copy: SciPy works in its vector, and a caller may keep what it got.
             value, gradient = fun_and_grad(x.astype(dtype))
             value = float(value)
-            gradient = np.asarray(gradient)
+            gradient = np.array(gradient, dtype=np.float64)
             if gradient.shape != shape:
                 raise ValueError(
                     f"fun_and_grad must return a gradient of shape {shape}; "
                     f"got {gradient.shape}"
                 )
-            if not (math.isfinite(value) and np.isfinite(gradient).all()):
+            if math.isfinite(value) and np.isfinite(gradient).all():
+                last = (x.copy(), value, gradient)
+                accepted = accepted or last
+                return value, gradient
+            if accepted is None:
                 what = "gradient" if math.isfinite(value) else f"loss, {value},"
-                raise FloatingPointError(
-                    f"the {what} is not finite at evaluation {evaluations} of LBFGS"
-                )
-            return value, gradient.astype(np.float64)
+                raise FloatingPointError(f"the {what} is not finite where LBFGS starts")
+            # What the line search would make of a NaN is anything. With the slope
+            # behind it mirrored it interpolates, to a quarter or half of the step.
+            start, value, gradient = accepted
+            return value + abs(float(gradient @ (x - start))), -gradient
 
         def iterated(intermediate_result: Any) -> None:
+            nonlocal accepted
+            accepted = last
             theta[...] = intermediate_result.x
             self.n_steps += 1
             if callback is not None:
-                callback(float(intermediate_result.fun))
+                callback(theta)
 
         return minimize(
             evaluate,
@@ -841,8 +854,8 @@ class LBFGS(Optimizer):
             jac=True,
             callback=iterated,
             options={
-                "maxiter": max_iter,
-                "maxfun": max_eval,
+                "maxiter": self.max_iter,
+                "maxfun": self.max_eval,
                 "gtol": self.tolerance_grad,
                 "ftol": self.tolerance_change,
                 "maxcor": self.history_size,
