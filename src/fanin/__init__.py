@@ -8,11 +8,12 @@ from typing import Any as _Any
 from fanin._version import __version__
 
 if _TYPE_CHECKING:
-    from fanin import estimators, initializers, layers, losses, optimizers
+    from fanin import callbacks, estimators, initializers, layers, losses, optimizers
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
-    from fanin.network import History, Network
+    from fanin.history import History
+    from fanin.network import Network
     from fanin.normalization import (
         batch_norm,
         batch_norm_backward,
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "batch_norm",
     "batch_norm_backward",
+    "callbacks",
     "check_gradient",
     "get_num_threads",
     "initializers",
@@ -50,11 +52,18 @@ __all__ = [
     "unstandardize",
 ]
 
-_MODULES = ("estimators", "initializers", "layers", "losses", "optimizers")
+_MODULES = (
+    "callbacks",
+    "estimators",
+    "initializers",
+    "layers",
+    "losses",
+    "optimizers",
+)
 _HOMES = {
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",
-    "History": "network",
+    "History": "history",
     "Moments": "preprocessing",
     "Network": "network",
     "batch_norm": "normalization",
