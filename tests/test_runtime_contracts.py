@@ -134,8 +134,13 @@ LONG_CASES = {
         net = fanin.Network(50, layers, loss="softmax_cross_entropy", rng=0)
         adam = fanin.optimizers.Adam()
         def call(n_threads):
-            net.fit(X, y, optimizer=adam, epochs=1000, batch_size=100_000,
-                    n_threads=n_threads)
+            # fit returns what was learned; everything else raises.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "training was interrupted")
+                history = net.fit(X, y, optimizer=adam, epochs=1000,
+                                  batch_size=100_000, n_threads=n_threads)
+            if history.stopped == "interrupted":
+                raise KeyboardInterrupt
     """,
     "forward, wide": """
         X = np.broadcast_to(np.float32(0.5), (1000, 6000))
@@ -165,7 +170,9 @@ LONG_CASES = {
     """,
 }
 
-PRELUDE = "import os, signal, sys, threading, time\nimport numpy as np, fanin\n"
+PRELUDE = (
+    "import os, signal, sys, threading, time, warnings\nimport numpy as np, fanin\n"
+)
 
 
 def source_of(case, cases=CASES):

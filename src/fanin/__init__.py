@@ -10,6 +10,7 @@ from fanin._version import __version__
 if _TYPE_CHECKING:
     from fanin import (
         activations,
+        callbacks,
         estimators,
         initializers,
         layers,
@@ -20,7 +21,8 @@ if _TYPE_CHECKING:
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
-    from fanin.network import History, Network
+    from fanin.history import History
+    from fanin.network import Network
     from fanin.normalization import (
         batch_norm,
         batch_norm_backward,
@@ -42,6 +44,7 @@ __all__ = [
     "activations",
     "batch_norm",
     "batch_norm_backward",
+    "callbacks",
     "check_gradient",
     "get_num_threads",
     "initializers",
@@ -62,6 +65,7 @@ __all__ = [
 
 _MODULES = (
     "activations",
+    "callbacks",
     "estimators",
     "initializers",
     "layers",
@@ -72,7 +76,7 @@ _MODULES = (
 _HOMES = {
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",
-    "History": "network",
+    "History": "history",
     "Moments": "preprocessing",
     "Network": "network",
     "batch_norm": "normalization",

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fanin import _threads, losses
+from fanin import _threads, _training, losses
 from fanin import _validation as check
 from fanin._kernels._perturb import central_differences
 from fanin._kernels._plan import Plan, Tape
+from fanin.callbacks import EarlyStopping
 from fanin.gradcheck import GradientReport, check_compiled
+from fanin.history import History
 from fanin.layers import BatchNorm, Dense, Dropout, Layer
 from fanin.optimizers import Optimizer
 
-__all__ = ["History", "Network"]
+__all__ = ["Network"]
 
 # Relative errors below which a gradient is correct, and from which it is wrong.
 # Backpropagation in float32 rounds each entry to some units of 6e-8 and sums over
@@ -29,41 +29,6 @@ THRESHOLDS = {
     np.dtype(np.float64): (1e-7, 1e-3),
     np.dtype(np.float32): (1e-4, 1e-2),
 }
-
-
-@dataclass
-class History:
-    """What `Network.fit` saw, epoch by epoch.
-
-    Attributes
-    ----------
-    loss : list of float
-        Mean loss of the epoch's batches, each taken before its step.
-    validation_loss : list of float
-        Loss on the validation set after the epoch; empty without one.
-    seconds : list of float
-        Wall time of the epoch, validation included.
-
-    Examples
-    --------
-    >>> import fanin
-    >>> fanin.History(loss=[0.5, 0.25], seconds=[0.1, 0.1])
-    History(2 epochs, loss 0.5 -> 0.25)
-    """
-
-    loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        if not self.loss:
-            return "History(0 epochs)"
-        text = (
-            f"{len(self.loss)} epochs, loss {self.loss[0]:.4g} -> {self.loss[-1]:.4g}"
-        )
-        if self.validation_loss:
-            text += f", validation loss {self.validation_loss[-1]:.4g}"
-        return f"History({text})"
 
 
 class Network:
@@ -654,13 +619,15 @@ class Network:
             outputs.append(A)
         return outputs
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: ArrayLike, *, n_threads: int | None = None) -> NDArray[Any]:
         """Return the prediction in the units of the target.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_inputs)
             Real numbers.
+        n_threads : int, optional
+            Overrides `fanin.set_num_threads` for this call.
 
         Returns
         -------
@@ -689,7 +656,7 @@ class Network:
             Z,
             self._state,
             name == "poisson",
-            _threads.resolve(),
+            _threads.resolve(n_threads),
         )
         if name == "softmax_cross_entropy":
             return np.asarray(Z.argmax(axis=1))
@@ -757,33 +724,34 @@ class Network:
 
     def _evaluate(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None,
-        training: bool,
-        n_threads: int | None,
-        gradient: NDArray[Any] | None = None,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        out: NDArray[Any] | None,
+        index: NDArray[np.intp] | None,
+        n_threads: int,
+        weight: NDArray[np.float64] | None = None,
+        training: bool = False,
         dX: NDArray[Any] | None = None,
-        checked: bool = False,
     ) -> float:
-        array, targets = (X, y) if checked else self._batch(X, y)
-        assert isinstance(array, np.ndarray)
-        assert isinstance(targets, np.ndarray)
+        """Loss of checked arrays, or of the rows that `index` picks, and gradients."""
+        training = self._training(training, X.shape[0] if index is None else index.size)
         value, bad = self._plan.evaluate(
             self._parameters,
-            array,
-            targets,
-            gradient,
-            _threads.resolve(n_threads),
+            X,
+            y,
+            out,
+            n_threads,
             self._state,
-            self._training(training, array.shape[0]),
+            training,
             self._dropout_key,
             self._draw,
-            self._weights(sample_weight, array.shape[0]),
+            weight,
             dX,
+            index,
         )
         if bad >= 0:
-            raise ValueError(self.loss_function.bad_target(targets, bad))
+            row = bad if index is None else int(index[bad])
+            raise ValueError(self.loss_function.bad_target(y, row))
         return value
 
     def loss(
@@ -831,7 +799,10 @@ class Network:
         >>> round(net.loss(np.zeros((2, 3)), [0, 1]), 6)
         0.693147
         """
-        return self._evaluate(X, y, sample_weight, training, n_threads)
+        array, targets = self._batch(X, y)
+        weights = self._weights(sample_weight, array.shape[0])
+        threads = _threads.resolve(n_threads)
+        return self._evaluate(array, targets, None, None, threads, weights, training)
 
     def loss_and_gradient(
         self,
@@ -892,9 +863,9 @@ class Network:
             check.no_overlap(out, self._parameters, "the network's parameters")
             check.no_overlap(out, array, "X")
             check.no_overlap(out, targets, "y")
-        value = self._evaluate(
-            array, targets, sample_weight, training, n_threads, out, checked=True
-        )
+        weights = self._weights(sample_weight, array.shape[0])
+        threads = _threads.resolve(n_threads)
+        value = self._evaluate(array, targets, out, None, threads, weights, training)
         return value, out
 
     def input_gradient(
@@ -954,9 +925,9 @@ class Network:
             check.no_overlap(out, array, "X")
             check.no_overlap(out, targets, "y")
             check.no_overlap(out, self._parameters, "the network's parameters")
-        self._evaluate(
-            array, targets, sample_weight, training, n_threads, dX=out, checked=True
-        )
+        weights = self._weights(sample_weight, array.shape[0])
+        threads = _threads.resolve(n_threads)
+        self._evaluate(array, targets, None, None, threads, weights, training, out)
         return out
 
     def objective(
@@ -1247,7 +1218,7 @@ class Network:
         index: NDArray[np.intp] | None,
         n_threads: int,
         when: str,
-        weights: NDArray[np.float64] | None = None,
+        weight: NDArray[np.float64] | None = None,
     ) -> float:
         """`train_step` on checked arrays, or on the rows that `index` picks."""
         if self._mixes_rows:
@@ -1265,7 +1236,7 @@ class Network:
             self._state,
             self._dropout_key,
             self._draw,
-            weights,
+            weight,
             self,
         )
         if bad >= 0:
@@ -1306,42 +1277,97 @@ class Network:
         X: ArrayLike,
         y: ArrayLike,
         *,
-        optimizer: Optimizer,
+        optimizer: Any,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: str | Mapping[int, float] | None = None,
         validation: Sequence[ArrayLike] | None = None,
+        validation_fraction: float = 0.0,
+        early_stopping: EarlyStopping | int | None = None,
+        metrics: Any = (),
+        training_metrics: bool = False,
+        callbacks: Any = (),
+        shuffle: bool = True,
         progress: bool = False,
+        time_limit: float | None = None,
+        on_divergence: str = "raise",
+        resume: History | None = None,
         rng: Any = None,
         n_threads: int | None = None,
     ) -> History:
-        """Train on shuffled batches, from the parameters as they are.
+        """Train on batches, from the parameters as they are.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_inputs)
             Samples. Batches are gathered row by row by the kernel, in a new order
-            each epoch: the array is never copied, and may be a memory map.
+            each epoch: the array is never copied, and may be a memory map larger
+            than memory. The order takes 8 bytes a sample.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         optimizer : Optimizer
-            Continues from its state if it has trained this network before.
+            Continues from its state if it has trained this network before. One with
+            a method `minimize`, such as L-BFGS, gets all samples at once.
         epochs : int
-            Passes over the samples, >= 0.
-        batch_size : int
-            Samples a step, >= 1; an epoch's last batch may be smaller.
+            Passes over the samples in all, >= 0, those of `resume` included; with
+            L-BFGS, iterations.
+        batch_size : int or None
+            Samples a step, >= 1; an epoch's last batch may be smaller. None takes
+            all samples in one batch, and is what L-BFGS needs.
+        sample_weight : array_like of shape (n_samples,), optional
+            How much each sample counts, >= 0: a weight of 2 equals the sample twice
+            in its batch. A batch's loss is divided by the sum of its weights; a batch
+            without any is passed over.
+        class_weight : "balanced" or dict of int to float, optional
+            Weight by label, times `sample_weight`. "balanced" gives class c the
+            weight ``n_samples / (n_classes * n_samples_of_c)`` (King & Zeng 2001);
+            labels that a dict lacks get 1. For integer or one-hot labels and for
+            labels 0 and 1 of a single logit.
         validation : (X, y), optional
-            Evaluated after each epoch.
+            Evaluated after each epoch, without weights.
+        validation_fraction : float, default=0.0
+            Part of the samples to hold out for validation instead, in [0, 1), drawn
+            with `rng`; the same part of each class where samples have one label.
+        early_stopping : fanin.callbacks.EarlyStopping, int or True, optional
+            When to stop, and whether to restore the best parameters. An integer is
+            its patience, True its defaults.
+        metrics : str, callable, sequence of them, or dict of str to them
+            What to compute after each epoch on the validation data: "accuracy" and
+            "balanced_accuracy" for cross-entropies; "r2", "mean_absolute_error",
+            "mean_squared_error" and "root_mean_squared_error" for other losses; or
+            a function ``(y_true, prediction) -> float`` of the targets and what
+            `predict` returns.
+        training_metrics : bool, default=False
+            Whether to compute the metrics on the training data, too. This costs a
+            forward pass over all of it after each epoch.
+        callbacks : callable, fanin.callbacks.Callback or sequence of them
+            Called after each epoch (a plain function) or batch, with a
+            `fanin.callbacks.TrainingState`; one that returns True ends training.
+        shuffle : bool, default=True
+            Whether to draw a new order of the samples for each epoch; otherwise they
+            are taken as they lie.
         progress : bool, default=False
             Show a progress bar (needs tqdm).
+        time_limit : float, optional
+            Seconds after which training ends, looked at after each batch.
+        on_divergence : {"raise", "stop"}, default="raise"
+            Whether training that diverges raises, or ends with a warning.
+        resume : History, optional
+            Of an earlier `fit`, which is continued as if it had not ended: with the
+            same data and options, this network and its optimizer (or copies or
+            pickles of all three) 5 epochs and 5 more give the bits of 10, given the
+            same `n_threads`.
         rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
-            Source of the order of samples; None takes fresh entropy.
+            Source of the order of samples; None takes fresh entropy. Not to be given
+            with `resume`.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
 
         Returns
         -------
         History
-            Losses and times, epoch by epoch.
+            Losses, metrics and times, epoch by epoch, and why training ended.
 
         Raises
         ------
@@ -1349,10 +1375,26 @@ class Network:
             If an argument has a wrong shape, dtype or value.
         FloatingPointError
             If training diverges: the message names the epoch, the batch and the
-            first tensor that is not finite. The parameters are those before the
-            step that failed.
+            first tensor that is not finite.
         ImportError
             If `progress` is asked for and tqdm is not installed.
+
+        Warns
+        -----
+        RuntimeWarning
+            If Ctrl-C or, with ``on_divergence="stop"``, divergence ended training.
+
+        Notes
+        -----
+        Ctrl-C ends training and returns its history; the network holds the
+        parameters of the last whole step, or the best ones if early stopping restores
+        them. A script that should end as well looks at `History.stopped`.
+
+        After divergence the network holds the last finite parameters: those before
+        the step that failed, or, where an update itself overflowed, those after the
+        last whole epoch. The optimizer is not taken back in that case.
+
+        A copy of the parameters is kept for this, and one for early stopping.
 
         Examples
         --------
@@ -1362,62 +1404,35 @@ class Network:
         >>> X = rng.standard_normal((200, 3))
         >>> y = X @ [1.0, -2.0, 0.5]
         >>> net = fanin.Network(3, [fanin.layers.Dense(1)], loss="squared_error", rng=0)
-        >>> history = net.fit(X, y, optimizer=fanin.optimizers.Adam(0.05),
-        ...                   epochs=30, batch_size=20, rng=0)
+        >>> adam = fanin.optimizers.Adam(0.05)
+        >>> history = net.fit(X, y, optimizer=adam, epochs=30, batch_size=20, rng=0)
         >>> bool(history.loss[-1] < 1e-3)
         True
+        >>> history = net.fit(
+        ...     X, y, optimizer=adam, epochs=40, batch_size=20, resume=history)
+        >>> len(history.loss)
+        40
         """
-        array, targets = self._batch(X, y)
-        epochs = check.integer(epochs, "epochs", minimum=0)
-        batch_size = check.integer(batch_size, "batch_size", minimum=1)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                "optimizer must be a fanin.optimizers.Optimizer, such as Adam(); "
-                f"got {type(optimizer).__name__}"
-            )
-        if validation is not None:
-            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-                raise TypeError("validation must be a pair (X, y)")
-            held_X, held_y = self._batch(validation[0], validation[1], "validation X")
-        source = check.generator(rng)
-        threads = _threads.resolve(n_threads)
-        n_samples = array.shape[0]
-        history = History()
-        bar = _progress_bar(epochs) if progress else None
-        try:
-            for epoch in range(epochs):
-                begun = time.perf_counter()
-                order = source.permutation(n_samples).astype(np.intp, copy=False)
-                total = 0.0
-                for batch, start in enumerate(range(0, n_samples, batch_size)):
-                    index = order[start : start + batch_size]
-                    when = f" at epoch {epoch + 1}, batch {batch + 1}"
-                    total += index.size * self._step(
-                        array, targets, optimizer, index, threads, when
-                    )
-                history.loss.append(total / n_samples)
-                if validation is not None:
-                    history.validation_loss.append(
-                        self.loss(held_X, held_y, n_threads=threads)
-                    )
-                history.seconds.append(time.perf_counter() - begun)
-                if bar is not None:
-                    shown = {"loss": f"{history.loss[-1]:.4f}"}
-                    if validation is not None:
-                        shown["validation"] = f"{history.validation_loss[-1]:.4f}"
-                    bar.set_postfix(shown, refresh=False)
-                    bar.update()
-        finally:
-            if bar is not None:
-                bar.close()
-        return history
-
-
-def _progress_bar(epochs: int) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError(
-            'progress=True needs tqdm: pip install tqdm, or "fanin[demo]"'
-        ) from error
-    return tqdm(total=epochs, unit="epoch")
+        return _training.fit(
+            self,
+            X,
+            y,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation=validation,
+            validation_fraction=validation_fraction,
+            early_stopping=early_stopping,
+            metrics=metrics,
+            training_metrics=training_metrics,
+            callbacks=callbacks,
+            shuffle=shuffle,
+            progress=progress,
+            time_limit=time_limit,
+            on_divergence=on_divergence,
+            resume=resume,
+            rng=rng,
+            n_threads=n_threads,
+        )

@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -319,18 +320,22 @@ def _train(
     progress = not options.quiet and sys.stderr.isatty()
     begun = time.perf_counter()
     try:
-        history = net.fit(
-            X[0],
-            y[0],
-            optimizer=fanin.optimizers.Adam(LEARNING_RATE),
-            epochs=epochs,
-            batch_size=batch_size,
-            validation=(X[1], y[1]),
-            progress=progress,
-            rng=options.seed,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "training was interrupted")
+            history = net.fit(
+                X[0],
+                y[0],
+                optimizer=fanin.optimizers.Adam(LEARNING_RATE),
+                epochs=epochs,
+                batch_size=batch_size,
+                validation=(X[1], y[1]),
+                progress=progress,
+                rng=options.seed,
+            )
     except FloatingPointError as error:
         raise DemoError(f"training diverged: {error}", status=1) from None
+    if history.stopped == "interrupted":
+        raise KeyboardInterrupt  # the demonstration ends as well
     our_time = time.perf_counter() - begun
     begun = time.perf_counter()
     losses, _ = numpy_version.train(

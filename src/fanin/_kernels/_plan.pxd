@@ -30,6 +30,7 @@ cdef class Plan:
     cdef int check_vector(self, object v, str name) except -1
     cdef int check_rows(
         self, object A, Py_ssize_t rows, Py_ssize_t cols, str name) except -1
+    cdef int set_index(self, Pass *p, object index) except -1
     cdef int set_out(self, Pass *p, object out) except -1
     cdef int set_dX(self, Pass *p, object dX) except -1
     cdef int set_gradient(self, Pass *p, object gradient) except -1

@@ -55,6 +55,7 @@ class Plan:
         draw: int = 0,
         weights: NDArray[np.float64] | None = None,
         dX: NDArray[Any] | None = None,
+        index: NDArray[np.intp] | None = None,
     ) -> tuple[float, int]: ...
     def step(
         self,

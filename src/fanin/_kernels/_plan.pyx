@@ -629,6 +629,12 @@ cdef class Plan:
             p.draw = draw
         return 0
 
+    cdef int set_index(self, Pass *p, object index) except -1:
+        if index is not None:
+            p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
+            p.n_rows = cnp.PyArray_DIM(index, 0)
+        return 0
+
     cdef int check_vector(self, object v, str name) except -1:
         if (cnp.PyArray_NDIM(v) != 1 or cnp.PyArray_DIM(v, 0) != self.n_parameters
                 or cnp.PyArray_ITEMSIZE(v) != self.itemsize
@@ -885,15 +891,17 @@ cdef class Plan:
 
     def evaluate(
         self, theta, X, y, gradient=None, int n_threads=1, state=None,
-        bint training=False, key=None, draw=0, weights=None, dX=None
+        bint training=False, key=None, draw=0, weights=None, dX=None, index=None
     ):
         """Return (loss, first row with a bad target or -1); fill `gradient` and `dX`.
 
-        Nothing of the network changes, in training either.
+        `index` picks rows of X, y and weights. Nothing of the network changes, in
+        training either.
         """
         cdef Pass p
         self.begin(&p, theta, X, n_threads)
         self.set_mode(&p, state, training, key, draw)
+        self.set_index(&p, index)
         self.set_targets(&p, y, weights)
         if gradient is not None:
             self.set_gradient(&p, gradient)
@@ -921,9 +929,7 @@ cdef class Plan:
         self.begin(&p, theta, X, n_threads)
         self.set_mode(&p, state, True, key, draw)
         p.keep_state = False
-        if index is not None:
-            p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
-            p.n_rows = cnp.PyArray_DIM(index, 0)
+        self.set_index(&p, index)
         self.set_targets(&p, y, weights)
         self.set_gradient(&p, gradient)
         update_init(&u, update, self.n_parameters, self.itemsize)
