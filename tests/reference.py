@@ -296,9 +296,7 @@ def _network(layers, theta, X, state, training, key, draw):
             z = x @ own["weight"] if kind == "dense" else x
             z = z + own["bias"] if "bias" in own else z
             A.append(
-                activation_forward(
-                    z, layer["activation"], parameter=layer["parameter"]
-                )
+                activation_forward(z, layer["activation"], parameter=layer["parameter"])
             )
             kept.append(z)
         elif kind == "dropout":
@@ -326,9 +324,7 @@ def _network(layers, theta, X, state, training, key, draw):
     return A, kept
 
 
-def network_outputs(
-    layers, theta, X, state=None, training=False, key=(0, 0), draw=0
-):
+def network_outputs(layers, theta, X, state=None, training=False, key=(0, 0), draw=0):
     """Return [X, A_1, ..., A_L]."""
     return _network(layers, theta, X, state, training, key, draw)[0]
 

@@ -205,9 +205,7 @@ def test_any_real_dtype_is_converted(dtype, net_dtype):
 def test_negative_halves_and_their_subnormals_are_exact():
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    plan = Plan(
-        [dense(1, bias=False)], 1, losses.SquaredError(), np.dtype(np.float64)
-    )
+    plan = Plan([dense(1, bias=False)], 1, losses.SquaredError(), np.dtype(np.float64))
     out = np.empty((halves.size, 1))
     plan.forward(np.ones(1), halves[:, np.newaxis], out)
     np.testing.assert_array_equal(out[:, 0], halves.astype(np.float64))

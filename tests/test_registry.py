@@ -32,6 +32,9 @@ TWINS = {
     "_blas.matmul": "matmul",
     "_blas.matvec": "matvec",
     "_plan.Plan.forward": "network_outputs",
+    "_plan.Plan.record": "network_outputs",
+    "_plan.Tape.backward": "network_gradient",
+    "_plan.Tape.output": "network_outputs",
     "_plan.Plan.evaluate": "loss_and_gradient",
     "_plan.Plan.step": "loss_and_gradient",
     "_fill.fill": "fill",
@@ -56,10 +59,14 @@ TWINS = {
 }
 # Kernels that work on a compiled plan: their twins take its layers and its loss.
 # A step is the gradient's twin, followed by that of the optimizer's update.
+MODE = "state, training, key, draw"
 MADE_OF = {
-    "_plan.Plan.forward": "layers, theta, X",
-    "_plan.Plan.evaluate": "layers, theta, X, y, loss",
-    "_plan.Plan.step": "layers, theta, X, y, loss",
+    "_plan.Plan.forward": f"layers, theta, X, {MODE}",
+    "_plan.Plan.record": f"layers, theta, X, {MODE}",
+    "_plan.Tape.backward": f"layers, theta, X, dA, {MODE}",
+    "_plan.Tape.output": f"layers, theta, X, {MODE}",
+    "_plan.Plan.evaluate": f"layers, theta, X, y, loss, {MODE}, weights",
+    "_plan.Plan.step": f"layers, theta, X, y, loss, {MODE}, weights",
     "_perturb.central_differences": "layers, theta, X, y, loss, step",
 }
 # Functions that compute nothing.

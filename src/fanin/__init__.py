@@ -11,7 +11,7 @@ if _TYPE_CHECKING:
     from fanin import (
         activations,
         callbacks,
-        estimators,
+        estimators,  # noqa: F401 (no part of a star import)
         initializers,
         layers,
         losses,

@@ -140,6 +140,11 @@ class _Run:
                 "optimizer must be a fanin.optimizers.Optimizer, such as Adam(); "
                 f"got {type(optimizer).__name__}"
             )
+        if self.minimize is not None and (network._mixes_rows or network._draws):
+            raise ValueError(
+                f"{type(optimizer).__name__} needs a loss that is a function of the "
+                "parameters alone; batch normalization and dropout change it on the way"
+            )
         self.optimizer = optimizer
         self.threads = _threads.resolve(n_threads)
         self.history = History()
@@ -293,6 +298,14 @@ class _Run:
                     f"{type(self.optimizer).__name__} needs all {n} samples in one "
                     f"batch: give batch_size=None; got {batch_size}"
                 )
+        # Batch normalization cannot take one row by itself: an epoch's last one waits
+        # for an epoch whose order puts it elsewhere.
+        self.least = 2 if self.network._mixes_rows else 1
+        if min(n, n if batch_size is None else batch_size) < self.least:
+            raise ValueError(
+                "batch_size must be at least 2, of as many samples, for a network with "
+                f"batch normalization; got batches of 1 of {n} samples"
+            )
         self.n_train = n
         self.batch_size = n if batch_size is None else batch_size
         self.n_batches = -(-n // self.batch_size)
@@ -440,7 +453,7 @@ class _Run:
         first = np.arange(min(size, n), dtype=np.intp) if order is None else None
         moved = np.empty_like(first) if first is not None else None
         batch, total, mass = self.batch, self.total, self.mass
-        known = self.known_steps
+        least, known = self.least, self.known_steps
         epoch = self.epoch + 1
         reason = None
         try:
@@ -453,6 +466,9 @@ class _Run:
                     assert moved is not None
                     index = moved[: min(size, n - start)]
                     np.add(first[: index.size], start, out=index)
+                if index.size < least:
+                    batch += 1
+                    continue
                 share = float(index.size)
                 if weight is not None:
                     share = float(weight[index].sum())
@@ -654,7 +670,7 @@ class _Run:
             nonlocal loss, evaluated
             if self.deadline is not None and time.perf_counter() >= self.deadline:
                 raise _OutOfTime
-            network.parameters = theta
+            network._parameters[...] = theta
             loss = network._evaluate(
                 self.X, self.y, gradient, self.rows, self.threads, self.weight
             )
@@ -717,7 +733,7 @@ class _Run:
                 self.history.message = str(message)
         finally:
             # Not where the line search happened to be.
-            network.parameters = accepted
+            network._parameters[...] = accepted
             self.batch = 0
         return reason
 
@@ -768,7 +784,10 @@ def _first_not_finite(network: Network) -> str | None:
 
 
 def _fingerprint(network: Network) -> bytes:
-    return hashlib.blake2b(network.parameters.data, digest_size=16).digest()
+    found = hashlib.blake2b(network.parameters.data, digest_size=16)
+    found.update(network._state.data)
+    found.update(b"%d" % network._draw)
+    return found.digest()
 
 
 def _learning_rate(optimizer: Any) -> float | None:

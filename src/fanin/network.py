@@ -1313,8 +1313,9 @@ class Network:
             Passes over the samples in all, >= 0, those of `resume` included; with
             L-BFGS, iterations.
         batch_size : int or None
-            Samples a step, >= 1; an epoch's last batch may be smaller. None takes
-            all samples in one batch, and is what L-BFGS needs.
+            Samples a step, >= 1; an epoch's last batch may be smaller (one of a
+            single sample is passed over where batch normalization needs more). None
+            takes all samples in one batch, and is what L-BFGS needs.
         sample_weight : array_like of shape (n_samples,), optional
             How much each sample counts, >= 0: a weight of 2 equals the sample twice
             in its batch. A batch's loss is divided by the sum of its weights; a batch

@@ -569,7 +569,10 @@ cdef class Plan:
         self.n_parameters = offset
         self.n_outputs = n
         if self.quantiles is not None:
-            self.quantiles = np.broadcast_to(self.quantiles, (n,)).copy()
+            if self.quantiles.shape != (n,):
+                raise ValueError(
+                    f"a loss of {self.quantiles.size} quantiles needs as many "
+                    f"outputs; got {n}")
             self.loss.quantiles = <const double *>cnp.PyArray_DATA(self.quantiles)
         row = (row + self.n_inputs + 2 * widest + self.n_outputs) * self.itemsize
         self.chunk_rows = min(MAX_CHUNK_ROWS, CHUNK_BYTES // row)
