@@ -8,9 +8,17 @@ from typing import Any as _Any
 from fanin._version import __version__
 
 if _TYPE_CHECKING:
-    from fanin import estimators, initializers, layers, losses, optimizers
+    from fanin import (
+        estimators,
+        functional,
+        initializers,
+        layers,
+        losses,
+        optimizers,
+    )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
+    from fanin.functional import dense, dense_backward
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
     from fanin.network import History, Network
     from fanin.normalization import (
@@ -34,6 +42,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "check_gradient",
+    "dense",
+    "dense_backward",
+    "functional",
     "get_num_threads",
     "initializers",
     "layer_norm",
@@ -50,7 +61,14 @@ __all__ = [
     "unstandardize",
 ]
 
-_MODULES = ("estimators", "initializers", "layers", "losses", "optimizers")
+_MODULES = (
+    "estimators",
+    "functional",
+    "initializers",
+    "layers",
+    "losses",
+    "optimizers",
+)
 _HOMES = {
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",
@@ -60,6 +78,8 @@ _HOMES = {
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
     "check_gradient": "gradcheck",
+    "dense": "functional",
+    "dense_backward": "functional",
     "get_num_threads": "_threads",
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",
