@@ -9,7 +9,7 @@ from fanin._version import __version__
 
 if _TYPE_CHECKING:
     from fanin import (
-        estimators,
+        estimators,  # noqa: F401 (no part of a star import)
         functional,
         initializers,
         layers,

@@ -32,8 +32,7 @@ def _layer(
     W = check.real_array(weight, "weight")
     if W.ndim != 2 or max(W.shape) > check.MAX_BLAS_INTEGER:
         raise ValueError(
-            "weight must have shape (n_in, n_out) with both below 2**31; "
-            f"got {W.shape}"
+            f"weight must have shape (n_in, n_out) with both below 2**31; got {W.shape}"
         )
     array = check.real_array(X, "X")
     if array.ndim == 2 and array.shape[1] == W.shape[1] != W.shape[0]:
@@ -68,7 +67,9 @@ def _outputs(
     return found
 
 
-def _matrix_out(out: Any, shape: tuple[int, int], dtype: np.dtype[Any], name: str) -> Any:
+def _matrix_out(
+    out: Any, shape: tuple[int, int], dtype: np.dtype[Any], name: str
+) -> Any:
     """Return `out`, or a new matrix: contiguous along its rows or its columns."""
     if out is None:
         return np.empty(shape, dtype)
@@ -245,7 +246,7 @@ def dense_backward(
     """
     name = _activation(activation)
     array, W, dtype = _layer(X, weight)
-    n_in, n_out = W.shape
+    n_out = W.shape[1]
     shape = (array.shape[0], n_out)
     gradient = _outputs(dA, "dA", shape, "that of the layer's output")
     outputs = None if A is None else _outputs(A, "A", shape, "the layer's output")

@@ -482,7 +482,9 @@ cdef int forward_pass(Layer *p) noexcept nogil:
         p, p.forward.n_tiles)
 
 
-cdef int check_shape(object array, Py_ssize_t rows, Py_ssize_t cols, str name) except -1:
+cdef int check_shape(
+    object array, Py_ssize_t rows, Py_ssize_t cols, str name
+) except -1:
     if (cnp.PyArray_NDIM(array) != 2 or cnp.PyArray_DIM(array, 0) != rows
             or cnp.PyArray_DIM(array, 1) != cols):
         raise ValueError(f"{name} must have shape {rows, cols}")
@@ -501,7 +503,9 @@ cdef int result_init(Product *p, object out, int itemsize) except -1:
     return 0
 
 
-cdef char *scratch_init(Layer *p, bint wanted, size_t others, int n_threads) except? NULL:
+cdef char *scratch_init(
+    Layer *p, bint wanted, size_t others, int n_threads
+) except? NULL:
     """Allocate `others` bytes and each thread's packing buffer behind them."""
     cdef size_t size
     cdef char *memory
@@ -612,8 +616,8 @@ cdef int backward_pass(Layer *p, Whole *w) noexcept nogil:
         product_of(&p.weight, transpose(X), p.D, w.n_in, n_out, p.rows)
         n_tasks = (n_out + SUM_COLS - 1) // SUM_COLS
         n_tasks += p.below.n_tiles + p.weight.n_tiles
-        if parallel_for(
-                &p.call, backward_f32_task if narrow else backward_f64_task, p, n_tasks):
+        if parallel_for(&p.call, backward_f32_task if narrow else backward_f64_task,
+                        p, n_tasks):
             return -1
         p.weight.accumulate = True
         first += p.rows
