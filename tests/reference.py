@@ -159,6 +159,26 @@ def loss_and_gradient(layers, theta, X, y, loss):
     return total / count, np.concatenate(pieces[::-1])
 
 
+# --- _dense_layer ---------------------------------------------------------------
+
+
+def dense_forward(out, X, weight, bias, activation, n_threads):
+    """activation(X @ weight + bias) in the dtype of `out`."""
+    Z = X.astype(out.dtype) @ weight.astype(out.dtype)
+    out[...] = activation_forward(Z, activation, bias)
+
+
+def dense_backward(dX, dweight, sums, dA, X, weight, A, bias, activation, n_threads):
+    """dX = D W^T, dW = X^T D and the column sums of D = dA f'(Z)."""
+    X, W, D = (a.astype(dX.dtype) for a in (X, weight, dA))
+    if A is None:
+        A = activation_forward(X @ W, activation, bias)
+    D = activation_backward(D, A.astype(dX.dtype), activation)
+    dX[...] = D @ W.T
+    dweight[...] = X.T @ D
+    sums[...] = D.sum(axis=0, dtype=np.float64)
+
+
 # --- _perturb -------------------------------------------------------------------
 
 

@@ -137,6 +137,12 @@ cdef bint leading(
 cdef int matrix_init(Matrix *a, object array, int itemsize) except -1:
     cdef Py_ssize_t m = cnp.PyArray_DIM(array, 0), n = cnp.PyArray_DIM(array, 1)
     rows_from_array(&a.rows, array)
+    if m == 0 or n == 0:
+        # Nothing will be read, whatever strides NumPy gave it.
+        a.direct = True
+        a.transposed = False
+        a.ld = max(n, 1)
+        return 0
     a.direct = (
         a.rows.dtype == (F32 if itemsize == sizeof(float) else F64)
         and not a.rows.swapped and cnp.PyArray_ISALIGNED(array))
