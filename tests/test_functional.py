@@ -469,7 +469,11 @@ X, W, B = np.ones((4, 3)), np.ones((3, 2)), np.ones(2)
     [
         ((X[0], W), ValueError, r"X must have shape \(n_samples, 3\); .*reshape"),
         ((X[:, :2], W), ValueError, r"given as weight\.T"),
-        ((X, W[:, [0, 0, 1]].T[1:]), ValueError, r"\(n_samples, 2\).*given as weight\.T"),
+        (
+            (X, W[:, [0, 0, 1]].T[1:]),
+            ValueError,
+            r"\(n_samples, 2\).*given as weight\.T",
+        ),
         ((X, B), ValueError, r"weight must have shape \(n_in, n_out\).*\(2,\)"),
         ((X, W, X[0]), ValueError, r"bias must have shape \(2,\); got \(3,\)"),
         ((X, W, B, "swiss"), ValueError, "activation must be one of .*'swiss'"),
