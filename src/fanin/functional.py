@@ -53,9 +53,11 @@ def _bias(
     b = check.real_array(bias, "bias")
     if b.shape != (n_out,):
         raise ValueError(f"bias must have shape ({n_out},); got {b.shape}")
+    flags = b.flags
+    if b.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return b
     with np.errstate(over="ignore"):
-        # (Aligned, too: NumPy's own conversion keeps what is contiguous.)
-        return np.require(b, dtype, ["C", "A"])
+        return b.astype(dtype)
 
 
 def _outputs(
@@ -140,7 +142,7 @@ def dense(
     `X` and `weight` are read where they lie if BLAS can address them, that is with
     unit stride along one axis: C or Fortran order, a transpose, every second row.
     Anything else (other dtypes and byte orders, strides along both axes) is packed
-    block by block into a buffer of some hundred KiB a thread.
+    block by block into a buffer of 0.75 MiB (float64: 1.5 MiB) a thread.
 
     Examples
     --------
