@@ -399,6 +399,29 @@ def loss_and_gradient(
     return value, gradient, dX
 
 
+# --- _dense_layer ---------------------------------------------------------------
+
+
+def dense_forward(out, X, weight, bias, activation, parameter, n_threads):
+    """activation(X @ weight + bias) in the dtype of `out`."""
+    Z = X.astype(out.dtype) @ weight.astype(out.dtype)
+    out[...] = activation_forward(Z, activation, bias, parameter)
+
+
+def dense_backward(
+    dX, dweight, sums, dA, X, weight, A, bias, activation, parameter, n_threads
+):
+    """dX = D W^T, dW = X^T D and the column sums of D = dA f'(Z)."""
+    X, W, D = (a.astype(dX.dtype) for a in (X, weight, dA))
+    Z = X @ W if bias is None else X @ W + bias
+    if A is None:
+        A = activation_forward(Z, activation, None, parameter)
+    D = activation_backward(D, A.astype(dX.dtype), activation, parameter, Z)
+    dX[...] = D @ W.T
+    dweight[...] = X.T @ D
+    sums[...] = D.sum(axis=0, dtype=np.float64)
+
+
 # --- _perturb -------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ try:
     import precision
     from comparison import (
         all_rows,
+        functional,
         gradients,
         initialization,
         networks,
@@ -108,6 +109,12 @@ def test_network_rows_agree(dtype):
     run_once(networks.forward_and_backward(sizes, 11, dtype, session()))
     for labels in (False, True):
         run_once(networks.predict(sizes, 11, dtype, labels, session()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_the_functional_layer_agree(dtype):
+    for n_rows in (1, 11):
+        run_once(functional.forward_and_backward(n_rows, 6, 9, dtype, session()))
 
 
 def test_other_rows_agree():

@@ -37,6 +37,8 @@ TWINS = {
     "_plan.Tape.output": "network_outputs",
     "_plan.Plan.evaluate": "loss_and_gradient",
     "_plan.Plan.step": "loss_and_gradient",
+    "_dense_layer.dense_backward": "dense_backward",
+    "_dense_layer.dense_forward": "dense_forward",
     "_fill.fill": "fill",
     "_fill.philox4x32": "philox4x32",
     "_layer_norm.layer_norm_backward": "layer_norm_backward",

@@ -60,6 +60,14 @@ CASES = {
                 Z, y, "binary_cross_entropy", n_threads=n_threads)
             return f"{loss!r}".encode() + dZ[::1000].tobytes()
     """,
+    "dense": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (200_000, 50))
+        W = np.linspace(-1, 1, 5000).reshape(50, 100)
+        def call(n_threads):
+            A = fanin.dense(X, W, activation="tanh", n_threads=n_threads)
+            found = fanin.dense_backward(A, X, W, A, "tanh", n_threads=n_threads)
+            return A[::1000].tobytes() + found[1].tobytes() + found[2].tobytes()
+    """,
     # Products may round differently with another split: seven digits are compared.
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (300_000, 50))
@@ -118,6 +126,19 @@ LONG_CASES = {
         X = np.broadcast_to(np.arange(400, dtype=np.int16), (2_000_000, 400))
         def call(n_threads):
             fanin.layer_norm(X, n_threads=n_threads)
+    """,
+    "dense": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (200_000_000, 50))
+        W = np.linspace(-1, 1, 500).reshape(50, 10)
+        def call(n_threads):
+            fanin.dense(X, W, activation="tanh", n_threads=n_threads)
+    """,
+    "dense_backward": """
+        X = np.broadcast_to(np.linspace(-1, 1, 50), (50_000_000, 50))
+        dA = np.broadcast_to(0.5, (50_000_000, 10))
+        W = np.linspace(-1, 1, 500).reshape(50, 10)
+        def call(n_threads):
+            fanin.dense_backward(dA, X, W, None, "tanh", n_threads=n_threads)
     """,
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (500_000_000, 50))

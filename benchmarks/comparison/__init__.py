@@ -6,6 +6,7 @@ Each module but `model` and `timing` holds the rows of one part of the library.
 from __future__ import annotations
 
 from comparison import (
+    functional,
     gradients,
     initialization,
     networks,
@@ -23,6 +24,7 @@ def all_rows() -> list[Row]:
         *normalization.rows(),
         *normalization_layers.rows(),
         *networks.rows(),
+        *functional.rows(),
         *initialization.rows(),
         *gradients.rows(),
     ]

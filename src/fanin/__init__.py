@@ -12,6 +12,7 @@ if _TYPE_CHECKING:
         activations,
         callbacks,
         estimators,  # noqa: F401 (no part of a star import)
+        functional,
         initializers,
         layers,
         losses,
@@ -20,6 +21,7 @@ if _TYPE_CHECKING:
     )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
+    from fanin.functional import dense, dense_backward
     from fanin.gradcheck import GradientError, GradientReport, check_gradient
     from fanin.history import History
     from fanin.network import Network
@@ -46,6 +48,9 @@ __all__ = [
     "batch_norm_backward",
     "callbacks",
     "check_gradient",
+    "dense",
+    "dense_backward",
+    "functional",
     "get_num_threads",
     "initializers",
     "layer_norm",
@@ -67,6 +72,7 @@ _MODULES = (
     "activations",
     "callbacks",
     "estimators",
+    "functional",
     "initializers",
     "layers",
     "losses",
@@ -82,6 +88,8 @@ _HOMES = {
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
     "check_gradient": "gradcheck",
+    "dense": "functional",
+    "dense_backward": "functional",
     "get_num_threads": "_threads",
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fanin import _threads, _training, losses
+from fanin import _persistence, _threads, _training, losses
 from fanin import _validation as check
 from fanin._kernels._perturb import central_differences
 from fanin._kernels._plan import Plan, Tape
@@ -107,6 +108,20 @@ class Network:
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
+        self._declare(n_inputs, layers, loss=loss, l2=l2, dtype=dtype)
+        self._allocate()
+        self.initialize(rng)
+
+    def _declare(
+        self,
+        n_inputs: int,
+        layers: Iterable[Layer],
+        *,
+        loss: str | losses.Loss,
+        l2: float,
+        dtype: DTypeLike,
+    ) -> None:
+        """Check and keep what the network is made of; nothing of its size yet."""
         self._n_inputs = check.integer(
             n_inputs, "n_inputs", minimum=1, maximum=check.MAX_BLAS_INTEGER
         )
@@ -127,11 +142,14 @@ class Network:
         self._l2 = check.real(l2, "l2", minimum=0.0)
         self._dtype = check.float_dtype(dtype)
         self._compile()
+
+    def _allocate(self) -> None:
         self._parameters: NDArray[Any] = np.zeros(self.n_parameters, self.dtype)
         self._state: NDArray[np.float64] = np.zeros(self._plan.n_state)
         self._gradient: NDArray[Any] | None = None
         self._tape: Tape | None = None
-        self.initialize(rng)
+        self._draw = 0
+        self._dropout_key = (0, 0)
 
     def _compile(self) -> None:
         """Make the plan, and the tables of named stretches of the flat vectors."""
@@ -209,6 +227,80 @@ class Network:
         self._parameters = check.owned(self._parameters)
         self._state = check.owned(self._state)
         self._compile()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, to be read by `load`.
+
+        The file holds the parameters by their names in `named_parameters`, and the
+        architecture as JSON in its metadata. The safetensors libraries of all
+        languages and frameworks read it. No pickle is involved.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Where to write. A file of that name is replaced in one step when the new
+            one is complete: a crash on the way leaves the old file.
+
+        Raises
+        ------
+        TypeError
+            If the network has a part that is code, such as a function of the user's
+            for an activation. (An ``init`` that is a function is left out: `load`
+            sets "auto" in its place.)
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import fanin
+        >>> net = fanin.Network(3, [fanin.layers.Dense(2)], loss="squared_error")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "net.safetensors")
+        ...     net.save(path)
+        ...     again = fanin.Network.load(path)
+        >>> bool((again.parameters == net.parameters).all())
+        True
+        """
+        _persistence.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a network that `save` has written.
+
+        Nothing in the file is executed, and no more memory is taken than the file has
+        bytes, whatever it claims: it may come from anywhere.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A file written by `save`, of this version of fanin or an older one.
+
+        Returns
+        -------
+        Network
+            The network, with the parameters bit for bit as they were, be they finite
+            or not.
+
+        Raises
+        ------
+        ValueError
+            If the file is no such file, or is damaged; the message says in what.
+        OSError
+            If it cannot be read.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import fanin
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "net.safetensors")
+        ...     net = fanin.Network(1, [fanin.layers.Dense(2)], loss="squared_error")
+        ...     net.save(path)
+        ...     fanin.Network.load(path)
+        Network(1 -> 2 identity, loss='squared_error', dtype=float32, n_parameters=4)
+        """
+        return _persistence.load(cls, path)
 
     # What the network is made of is fixed: the plan is compiled for it.
 
