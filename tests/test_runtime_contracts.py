@@ -52,6 +52,13 @@ CASES = {
             dX, dgamma, _ = fanin.batch_norm_backward(Y, saved, n_threads=n_threads)
             return dX[::1000].tobytes() + dgamma.tobytes()
     """,
+    "activation": """
+        X = np.broadcast_to(np.arange(40_000, dtype=np.int16)[:, None], (40_000, 400))
+        def call(n_threads):
+            Y = fanin.activations.apply(X, "softplus", n_threads=n_threads)
+            fanin.activations.derivative(Y, "gelu", out=Y, n_threads=n_threads)
+            return Y[:, ::100].tobytes()
+    """,
     # Products may round differently with another split: seven digits are compared.
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (300_000, 50))
@@ -103,6 +110,11 @@ LONG_CASES = {
         X = np.broadcast_to(np.arange(400, dtype=np.int16), (2_000_000, 400))
         def call(n_threads):
             fanin.layer_norm(X, n_threads=n_threads)
+    """,
+    "activation": """
+        X = np.broadcast_to(np.arange(400, dtype=np.int16), (4_000_000, 400))
+        def call(n_threads):
+            fanin.activations.apply(X, "gelu", n_threads=n_threads)
     """,
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (500_000_000, 50))
