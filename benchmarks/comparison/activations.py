@@ -104,8 +104,8 @@ def apply(name: str, n: int, dtype: Any, session: Session) -> Contenders:
     X = np.random.default_rng(6).standard_normal(n, dtype)
     X *= 2
     wanted = expected(name, X)
-    # Half a dozen roundings; where 1 + erf or 1 + tanh is taken, whose error is absolute,
-    # they are multiplied by |z| / 2, which is 5 at most.
+    # Half a dozen roundings; where 1 + erf or 1 + tanh is taken, whose error is
+    # absolute, they are multiplied by |z| / 2, which is 5 or 6 at most.
     roundings = 32 if name.startswith("gelu") else 6
     hold = partial(check, wanted, roundings * unit_roundoff(dtype))
     out = np.empty_like(X)

@@ -213,7 +213,7 @@ class SELU(Activation):
 
 @dataclass(frozen=True)
 class Softplus(Activation):
-    """Softplus, f(z) = log(1 + exp(z)), computed so that neither side overflows or cancels.
+    """Softplus, f(z) = log(1 + exp(z)), without overflow or cancellation.
 
     Examples
     --------
