@@ -23,6 +23,7 @@ try:
     import memory
     import precision
     from comparison import (
+        activations,
         all_rows,
         functional,
         gradients,
@@ -75,6 +76,22 @@ def test_views_of_the_normalization_rows_agree(kind):
 def test_rows_of_the_normalization_layers_agree(kind):
     run_once(normalization_layers.forward(kind, 200, 7, session()))
     run_once(normalization_layers.backward(kind, 200, 7, session()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", activations.NAMES)
+def test_rows_of_the_activations_agree(name, dtype):
+    contenders = dict(activations.apply(name, 20_000, dtype, session()))
+    # NumPy has no erf.
+    expected = {"floor", "fanin"} | ({"NumPy"} if name != "gelu" else set())
+    assert set(contenders) == expected
+    for contender in contenders.values():
+        result = contender.run()
+        if contender.check:
+            contender.check(result)
+            for wrong in (result * dtype(1.001), result.astype(np.float16)):
+                with pytest.raises(Wrong):
+                    contender.check(wrong)
 
 
 def test_digits_are_counted_against_exact_arithmetic():

@@ -68,6 +68,13 @@ CASES = {
             found = fanin.dense_backward(A, X, W, A, "tanh", n_threads=n_threads)
             return A[::1000].tobytes() + found[1].tobytes() + found[2].tobytes()
     """,
+    "activation": """
+        X = np.broadcast_to(np.arange(40_000, dtype=np.int16)[:, None], (40_000, 400))
+        def call(n_threads):
+            Y = fanin.activations.apply(X, "softplus", n_threads=n_threads)
+            fanin.activations.derivative(Y, "gelu", out=Y, n_threads=n_threads)
+            return Y[:, ::100].tobytes()
+    """,
     # Products may round differently with another split: seven digits are compared.
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (300_000, 50))
@@ -139,6 +146,10 @@ LONG_CASES = {
         W = np.linspace(-1, 1, 500).reshape(50, 10)
         def call(n_threads):
             fanin.dense_backward(dA, X, W, None, "tanh", n_threads=n_threads)
+    "activation": """
+        X = np.broadcast_to(np.arange(400, dtype=np.int16), (4_000_000, 400))
+        def call(n_threads):
+            fanin.activations.apply(X, "gelu", n_threads=n_threads)
     """,
     "loss": """
         X = np.broadcast_to(np.linspace(-1, 1, 50), (500_000_000, 50))

@@ -6,6 +6,7 @@ Each module but `model` and `timing` holds the rows of one part of the library.
 from __future__ import annotations
 
 from comparison import (
+    activations,
     functional,
     gradients,
     initialization,
@@ -23,6 +24,7 @@ def all_rows() -> list[Row]:
     return [
         *normalization.rows(),
         *normalization_layers.rows(),
+        *activations.rows(),
         *networks.rows(),
         *functional.rows(),
         *initialization.rows(),

@@ -63,7 +63,7 @@ class Activation(ABC):
 
 @dataclass(frozen=True)
 class Identity(Activation):
-    """f(z) = z.
+    """The identity, f(z) = z.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class Identity(Activation):
 
 @dataclass(frozen=True)
 class Logistic(Activation):
-    """f(z) = 1 / (1 + exp(-z)), also called the sigmoid.
+    """The logistic function or sigmoid, f(z) = 1 / (1 + exp(-z)).
 
     Examples
     --------
@@ -91,7 +91,7 @@ class Logistic(Activation):
 
 @dataclass(frozen=True)
 class Tanh(Activation):
-    """f(z) = tanh z.
+    """The hyperbolic tangent, f(z) = tanh z.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class Tanh(Activation):
 
 @dataclass(frozen=True)
 class ReLU(Activation):
-    """f(z) = max(z, 0), with the derivative 0 at 0.
+    """The rectifier, f(z) = max(z, 0), with the derivative 0 at 0.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class ReLU(Activation):
 
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
-    """f(z) = z for z > 0 and slope z for the others.
+    """The leaky rectifier, f(z) = z for z > 0 and slope z for the others.
 
     The derivative at 0 is `slope`. The function is that of Maas, Hannun & Ng,
     "Rectifier nonlinearities improve neural network acoustic models" (2013).
@@ -156,7 +156,7 @@ class LeakyReLU(Activation):
 
 @dataclass(frozen=True)
 class ELU(Activation):
-    """f(z) = z for z > 0 and alpha (exp(z) - 1) for the others.
+    """Exponential linear units: z for z > 0, alpha (exp(z) - 1) for the others.
 
     The derivative at 0 is `alpha`. The function is that of Clevert, Unterthiner &
     Hochreiter, "Fast and accurate deep network learning by exponential linear units
@@ -194,9 +194,10 @@ class ELU(Activation):
 
 @dataclass(frozen=True)
 class SELU(Activation):
-    """f(z) = 1.0507 z for z > 0 and 1.0507 * 1.6733 (exp(z) - 1) for the others.
+    """Self-normalizing units: a scaled `ELU` that keeps mean 0 and variance 1.
 
-    With these constants, taken to all digits, mean 0 and variance 1 are a fixed point
+    f(z) is 1.0507 z for z > 0 and 1.0507 * 1.6733 (exp(z) - 1) for the others. With
+    these constants, taken to all digits, mean 0 and variance 1 are a fixed point
     of a layer whose weights have variance 1 / fan_in: Klambauer, Unterthiner, Mayr &
     Hochreiter, "Self-normalizing neural networks" (2017), equation 14.
 
@@ -212,7 +213,7 @@ class SELU(Activation):
 
 @dataclass(frozen=True)
 class Softplus(Activation):
-    """f(z) = log(1 + exp(z)), computed so that neither side overflows or cancels.
+    """Softplus, f(z) = log(1 + exp(z)), without overflow or cancellation.
 
     Examples
     --------
@@ -226,7 +227,7 @@ class Softplus(Activation):
 
 @dataclass(frozen=True)
 class SiLU(Activation):
-    """f(z) = z / (1 + exp(-z)), also called swish.
+    """Sigmoid-weighted linear units or swish, f(z) = z / (1 + exp(-z)).
 
     The function is that of Elfwing, Uchibe & Doya, "Sigmoid-weighted linear units for
     neural network function approximation in reinforcement learning" (2018). It is 0
@@ -244,10 +245,11 @@ class SiLU(Activation):
 
 @dataclass(frozen=True)
 class GELU(Activation):
-    """f(z) = z Phi(z), where Phi is the standard normal distribution function.
+    """Gaussian error linear units, f(z) = z Phi(z), Phi being normal probability.
 
-    Hendrycks & Gimpel, "Gaussian error linear units (GELUs)" (2016). It is 0 at minus
-    infinity, its limit, and has its digits also where Phi(z) is small.
+    Phi is the standard normal distribution function: Hendrycks & Gimpel, "Gaussian
+    error linear units (GELUs)" (2016). f is 0 at minus infinity, its limit, and has its
+    digits also where Phi(z) is small.
 
     Parameters
     ----------
@@ -311,6 +313,7 @@ def get(activation: str | Activation) -> Activation:
     Returns
     -------
     Activation
+        The declaration.
 
     Raises
     ------

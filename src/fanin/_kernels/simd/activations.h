@@ -28,7 +28,8 @@ static inline int fanin_activation_needs_input(int activation, double parameter)
 
 /* Matrices are row-major with leading dimensions ld. */
 struct fanin_activations {
-    /* z = P + bias, A = f(z), Z = z; bias (cols,) and Z may be NULL, P may be A or Z. */
+    /* z = P + bias, A = f(z), Z = z; bias (cols,) and Z may be NULL, P may be A or
+     * Z. */
     void (*forward_f32)(float *A, ptrdiff_t lda, const float *P, ptrdiff_t ldp,
                         const float *bias, float *Z, ptrdiff_t ldz, ptrdiff_t rows,
                         ptrdiff_t cols, int activation, double parameter);
