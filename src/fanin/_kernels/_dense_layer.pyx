@@ -21,8 +21,8 @@ d) Backward takes rows in chunks: D is all that it stores, CHUNK_BYTES at most, 
    chunks in its own dtype, dL/db in double.
 
 Cost: 2 m n k operations forward and 4 m n k backward for m samples, k inputs and n
-outputs (6 m n k if Z or A is computed again); beside the products one read and one write of
-A, and of D.
+outputs (6 m n k if Z or A is computed again); beside the products one read and one
+write of A, and of D.
 """
 from cython cimport floating
 from libc.stdint cimport uintptr_t
