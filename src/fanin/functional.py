@@ -202,7 +202,7 @@ def dense_backward(
         What `dense` was given.
     bias : array_like of shape (n_out,), optional
         What `dense` was given. Read only where ``Z`` is computed again: if `A` is
-        None.
+        None, or for an activation whose derivative takes ``Z``.
     out : sequence of three, optional
         Where to write dX, dweight and dbias; None for what is to be allocated. dX and
         dweight have contiguous rows or contiguous columns, dbias any stride; all are

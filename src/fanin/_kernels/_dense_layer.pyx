@@ -15,19 +15,19 @@ c) Tiles. A product is cut into tiles that depend on its shape alone, so that th
    square root of the work. The thread that has computed a tile of the forward
    product applies bias and activation to it while it is in its cache.
 d) Backward takes rows in chunks: D is all that it stores, CHUNK_BYTES at most, and
-   not even that if f is the identity and BLAS can read dL/dA. Per chunk: Z (only if
-   the derivative takes it, or A is not given: recomputed from X, W and b), then D,
-   then the tiles of dL/dX and dL/dW and the column sums, all in one job. dL/dW sums
-   over chunks in its own dtype, dL/db in double.
+   not even that if f is the identity and BLAS can read dL/dA. Per chunk: Z, if the
+   derivative takes it, or A, if it is not given, from X, W and b; then D; then the
+   tiles of dL/dX and dL/dW and the column sums, all in one job. dL/dW sums over
+   chunks in its own dtype, dL/db in double.
 
 Cost: 2 m n k operations forward and 4 m n k backward for m samples, k inputs and n
-outputs (6 m n k if Z is recomputed); beside the products one read and one write of
-A, and of D.
+outputs (6 m n k if Z or A is computed again); beside the products one read and one
+write of A, and of D.
 """
 from cython cimport floating
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 cimport numpy as cnp
 
@@ -295,15 +295,13 @@ cdef struct Layer:
     char *bias              # contiguous, of the working dtype, or NULL
     char *scratch           # one stretch per thread, to pack blocks into
     size_t scratch_bytes
-    Product forward         # the result, or backward the Z or A of a chunk
+    Product forward         # the result; or, backward, Z or A of a chunk
     Activation applied      # to that product: f, or the identity for Z
     # backward only: the chunk of rows in work
     Py_ssize_t rows
     Py_ssize_t n_out
     Matrix dA
     Matrix A
-    bint recompute          # A is not given
-    char *A_made            # A = f(Z) where both are needed, else NULL
     bint with_D             # False: dA serves as D
     char *D_data
     Matrix D
@@ -320,23 +318,17 @@ cdef inline void *scratch_of(Layer *p, int worker) noexcept nogil:
 cdef void forward_tile(
     Layer *p, Py_ssize_t index, int worker, floating *_
 ) noexcept nogil:
-    """f(X W + b) for one tile; for a backward pass that needs it, Z beside."""
+    """A tile of f(X W + b), or of Z for a derivative that takes it."""
     cdef Tile t = tile_of(&p.forward, index)
     cdef Py_ssize_t ld = p.forward.ldc
-    cdef Py_ssize_t at = t.row * ld + t.col
-    cdef floating *C = <floating *>p.forward.C + at
+    cdef floating *C = <floating *>p.forward.C + t.row * ld + t.col
     cdef const floating *bias = NULL
     if p.bias != NULL:
         bias = <const floating *>p.bias + t.col
     multiply(&p.forward, &t, <floating *>scratch_of(p, worker))
-    if p.A_made == NULL:
-        activation_forward(
-            C, ld, <const floating *>C, ld, bias, <floating *>NULL, 0, t.rows, t.cols,
-            &p.applied)
-    else:
-        activation_forward(
-            <floating *>p.A_made + at, ld, <const floating *>C, ld, bias, C, ld,
-            t.rows, t.cols, &p.f)
+    activation_forward(
+        C, ld, <const floating *>C, ld, bias, <floating *>NULL, 0, t.rows, t.cols,
+        &p.applied)
 
 
 cdef void d_tile(Layer *p, Py_ssize_t index, int worker, floating *_) noexcept nogil:
@@ -345,20 +337,16 @@ cdef void d_tile(Layer *p, Py_ssize_t index, int worker, floating *_) noexcept n
     cdef Py_ssize_t col = index % p.d_col_tiles * D_COLS
     cdef Py_ssize_t rows = min(D_ROWS, p.rows - row)
     cdef Py_ssize_t cols = min(D_COLS, p.n_out - col)
-    cdef Py_ssize_t at = row * p.n_out + col, lda
+    cdef Py_ssize_t at = row * p.n_out + col, lda = p.n_out
     cdef floating *D = <floating *>p.D_data + at
     cdef const floating *A
-    cdef const floating *Z = NULL
     cdef Rows part = p.dA.rows
     part.data += row * part.row_stride + col * part.col_stride
     pack(D, p.n_out, &part, NULL, 0, rows, cols)
     if p.f.code == IDENTITY:
         return
-    if activation_needs_input(&p.f):
-        Z = <const floating *>p.forward.C + at
-    if p.recompute:
-        A = <const floating *>(p.forward.C if p.A_made == NULL else p.A_made) + at
-        lda = p.n_out
+    if p.forward.C != NULL:
+        A = <const floating *>p.forward.C + at
     else:
         part = p.A.rows
         part.data += row * part.row_stride + col * part.col_stride
@@ -369,7 +357,8 @@ cdef void d_tile(Layer *p, Py_ssize_t index, int worker, floating *_) noexcept n
             A = <const floating *>scratch_of(p, worker)
             lda = cols
             pack(<floating *>A, lda, &part, NULL, 0, rows, cols)
-    activation_backward(D, p.n_out, A, lda, Z, p.n_out, rows, cols, &p.f)
+    # The same pointer is A or Z: the derivative takes one of them.
+    activation_backward(D, p.n_out, A, lda, A, lda, rows, cols, &p.f)
 
 
 cdef void column_sums(
@@ -557,7 +546,6 @@ cdef struct Whole:
 cdef int backward_pass(Layer *p, Whole *w) noexcept nogil:
     """Walk over the chunks of rows."""
     cdef bint narrow = p.itemsize == sizeof(float)
-    cdef bint with_Z = p.forward.C != NULL
     cdef Py_ssize_t first = 0, n_tasks, n_out = p.n_out
     cdef Matrix X
     p.weight.accumulate = False
@@ -566,9 +554,8 @@ cdef int backward_pass(Layer *p, Whole *w) noexcept nogil:
         p.rows = min(w.chunk_rows, w.m - first)
         X = from_row(w.X, first)
         p.dA = from_row(w.dA, first)
-        if not p.recompute:
-            p.A = from_row(w.A, first)
-        if with_Z:
+        p.A = from_row(w.A, first)
+        if p.forward.C != NULL:
             product_of(&p.forward, X, w.weight, p.rows, n_out, w.n_in)
             if forward_pass(p):
                 return -1
@@ -607,8 +594,8 @@ def dense_backward(
     """
     cdef Layer p
     cdef Whole w
-    cdef bint derived
-    cdef int outcome
+    cdef bint derived, recompute
+    cdef int outcome, n_buffers
     cdef size_t bytes_of_D
     cdef char *memory
     cdef char *at
@@ -638,19 +625,18 @@ def dense_backward(
     p.sums = <double *>cnp.PyArray_DATA(sums)
     derived = p.f.code != IDENTITY
     p.with_D = derived or not w.dA.direct
-    p.recompute = derived and A is None
+    recompute = derived and (A is None or activation_needs_input(&p.f))
     p.applied = p.f
-    if derived and A is not None:
+    if activation_needs_input(&p.f):
+        activation_init(&p.applied, "identity", 0.0)
+    if derived and not recompute:
         check_shape(A, w.m, p.n_out, "A")
         matrix_init(&w.A, A, p.itemsize)
-        activation_init(&p.applied, "identity", 0.0)
     if w.m == 0:
         dweight[...] = 0
         sums[...] = 0
         return
-    cdef Py_ssize_t n_buffers = (
-        p.with_D + (p.recompute or derived and activation_needs_input(&p.f))
-        + (p.recompute and activation_needs_input(&p.f)))
+    n_buffers = p.with_D + recompute
     w.chunk_rows = MAX_CHUNK_ROWS
     if n_buffers and p.n_out:
         w.chunk_rows = CHUNK_BYTES // (n_buffers * p.n_out * p.itemsize)
@@ -661,18 +647,14 @@ def dense_backward(
     # (A may have to be packed, too, to stand beside D.)
     memory = scratch_init(
         &p, not (w.X.direct and w.weight.direct
-                 and (A is None or w.A.direct and not w.A.transposed)),
+                 and (w.A.rows.data == NULL or w.A.direct and not w.A.transposed)),
         n_buffers * bytes_of_D, n_threads)
     at = p.scratch - n_buffers * bytes_of_D
     if p.with_D:
         p.D_data = at
-        at += bytes_of_D
-    if p.recompute or derived and activation_needs_input(&p.f):
-        p.forward.C = at
+    if recompute:
+        p.forward.C = at + bytes_of_D
         p.forward.ldc = p.n_out
-        at += bytes_of_D
-    if p.recompute and activation_needs_input(&p.f):
-        p.A_made = at
     with nogil:
         outcome = backward_pass(&p, &w)
     free(memory)
