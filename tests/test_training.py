@@ -974,6 +974,27 @@ def test_resuming_what_is_complete_changes_nothing():
     assert adam.n_steps == 24
 
 
+def test_what_is_refused_leaves_the_best_parameters_in_place(monkeypatch):
+    """Resuming first takes the last ones; not so where it cannot begin."""
+    X, y = data()
+    net, adam = classifier(), Adam(0.01)
+    stopping = EarlyStopping(9, monitor="validation_script", mode="min")
+    options = {"validation": (X, y), "early_stopping": stopping}
+    history = fit(net, X, y, adam, metrics=scripted([1.0, 2.0, 3.0]), **options)
+    assert history.best_epoch == 1
+    best = net.parameters.copy()
+    options |= {"metrics": scripted([]), "epochs": 9, "resume": history}
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match="progress=True needs tqdm"):
+        fit(net, X, y, adam, progress=True, **options)
+    np.testing.assert_array_equal(net.parameters, best)
+    kept = EarlyStopping(9, monitor="loss", restore_best=False)
+    history = fit(net, X, y, adam, early_stopping=kept)
+    kept = EarlyStopping(9, monitor="loss")
+    with pytest.raises(ValueError, match="restore_best=False: the parameters of its"):
+        fit(net, X, y, adam, epochs=9, early_stopping=kept, resume=history)
+
+
 # --- Ctrl-C -------------------------------------------------------------------------
 
 
@@ -1095,6 +1116,68 @@ def test_ctrl_c_returns_what_was_learned():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "epochs epochs"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs setitimer of POSIX")
+def test_ctrl_c_at_any_moment_leaves_a_run_that_can_go_on():
+    """Signals at random moments of a run that does everything."""
+    source = textwrap.dedent("""
+        import signal, time, warnings
+        import numpy as np, fanin
+
+        warnings.simplefilter("ignore")
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+
+        def make():
+            layers = [fanin.layers.Dense(6, "tanh"), fanin.layers.Dense(3)]
+            return (fanin.Network(4, layers, loss="softmax_cross_entropy", dtype="f8",
+                                  rng=0), fanin.optimizers.Adam(0.01))
+
+        def fit(net, adam, **options):
+            return net.fit(
+                X, y, optimizer=adam, epochs=40, batch_size=16, n_threads=1,
+                validation_fraction=0.25, metrics=["accuracy"], training_metrics=True,
+                early_stopping=fanin.callbacks.EarlyStopping(100), **options)
+
+        begun = time.perf_counter()
+        other, theirs = make()
+        whole = fit(other, theirs, rng=0)
+        took = time.perf_counter() - begun
+        n = 0
+        for _ in range(150):
+            net, adam = make()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, took))
+                history = fit(net, adam, rng=0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                continue    # before the first step, or after the last
+            if history.stopped != "interrupted":
+                continue
+            n += 1
+            assert adam.n_steps == 3 * len(history.loss) + history.batches
+            history = fit(net, adam, resume=history)
+            assert np.array_equal(net.parameters, other.parameters)
+            assert history.validation_loss == whole.validation_loss
+            assert history.metrics == whole.metrics
+            assert history.best_epoch == whole.best_epoch
+            assert history.n_steps == whole.n_steps
+            # At most the one loss that Ctrl-C swallowed.
+            assert sum(a != b for a, b in zip(history.loss, whole.loss)) <= 1
+        assert n > 0
+        print("done")
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "done"
 
 
 # --- an optimizer with a loop of its own ----------------------------------------------

@@ -158,6 +158,7 @@ class _Run:
         self.best_value = math.nan
         self.waited = 0
         self.best: Any = None
+        self.last: Any = None  # to begin with, where the network was given the best
         self.failure: FloatingPointError | None = None
         self.bar: Any = None
 
@@ -346,6 +347,12 @@ class _Run:
                 f"resume continues early stopping on {at.monitor!r}; "
                 f"got {self.early.monitor!r}"
             )
+        restores = self.early is not None and self.early.restore_best
+        if restores and given.best_epoch is not None and at.best is None:
+            raise ValueError(
+                "resume continues a fit with restore_best=False: the parameters of its "
+                f"best epoch, {given.best_epoch}, were not kept"
+            )
         if self.known_steps != at.n_steps:
             raise ValueError(
                 f"resume continues after {at.n_steps} steps of the optimizer; this "
@@ -362,8 +369,7 @@ class _Run:
         self.batch, self.total, self.mass = at.batch, at.total, at.mass
         self.elapsed = at.elapsed
         self.best_value, self.waited, self.best = at.best_value, at.waited, at.best
-        if at.last is not None:
-            self.network._restore(at.last)
+        self.last = at.last
 
     # --- the run ------------------------------------------------------------------
 
@@ -373,6 +379,9 @@ class _Run:
             network, self.optimizer, history, self.epochs, self.n_batches, self.epoch
         )
         self.bar = _progress_bar(self.epochs, self.epoch) if progress else None
+        # From here on nothing is refused any more.
+        if self.last is not None:
+            network._restore(self.last)
         self.begun = time.perf_counter()
         self.deadline = None if self.limit is None else self.begun + self.limit
         self.begun -= self.elapsed
