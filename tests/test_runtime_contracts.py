@@ -146,6 +146,7 @@ LONG_CASES = {
         W = np.linspace(-1, 1, 500).reshape(50, 10)
         def call(n_threads):
             fanin.dense_backward(dA, X, W, None, "tanh", n_threads=n_threads)
+    """,
     "activation": """
         X = np.broadcast_to(np.arange(400, dtype=np.int16), (4_000_000, 400))
         def call(n_threads):

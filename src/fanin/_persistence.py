@@ -257,7 +257,9 @@ def _read_network(cls: type[N], file: io.BufferedReader, size: int) -> N:
         or not all(_is_size(word) and word < 2**32 for word in masks[:2])
         or not (_is_size(masks[2]) and masks[2] < 2**63)
     ):
-        raise ValueError(f"dropout must be a key of two words and a count; got {masks!r:.60}")
+        raise ValueError(
+            f"dropout must be a key of two words and a count; got {masks!r:.60}"
+        )
     try:
         network._declare(**description)
     except (TypeError, ValueError, OverflowError) as error:

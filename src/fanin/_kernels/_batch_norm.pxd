@@ -18,8 +18,8 @@ cdef extern from "batch_norm.h" nogil:
         const double *c1
         const double *c2
 
-# Rows of w values, ldy and ldx apart; dy and dx are contiguous. Any block of rows may be
-# given.
+# Rows of w values, ldy and ldx apart; dy and dx are contiguous. Any block of rows may
+# be given.
 
 # y := xhat gamma + beta. y may be x.
 cdef void batch_norm_rows(

@@ -38,7 +38,7 @@ from ._layer_norm cimport (
 from ._moments cimport moments_rows
 from ._parallel cimport parallel_for
 from ._pass cimport (
-    ACTIVATION, BATCH_NORM, BLOCK_ROWS, DENSE, DONE, DROPOUT, INTERRUPTED, LAYER_NORM,
+    ACTIVATION, BATCH_NORM, BLOCK_ROWS, DONE, DROPOUT, INTERRUPTED, LAYER_NORM,
     RMS_NORM, Operation, Pass)
 
 cdef enum:
