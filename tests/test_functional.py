@@ -64,12 +64,14 @@ def twin(X, weight, bias, dA, activation, A=None):
     """Return A, dX, dweight, dbias by the twins, in float64."""
     wide = [a.astype(float) for a in (X, weight, bias)]
     out = np.empty((X.shape[0], weight.shape[1]))
-    reference.dense_forward(out, *wide, activation, 1)
+    function = fanin.activations.get(activation)
+    name, parameter = function.name, function.parameter
+    reference.dense_forward(out, *wide, name, parameter, 1)
     dX, dweight, sums = np.empty(X.shape), np.empty(weight.shape), np.empty(len(bias))
     given = out if A is None else A.astype(float)
     reference.dense_backward(
-        dX, dweight, sums, dA.astype(float), *wide[:2], given, wide[2], activation, 1
-    )
+        dX, dweight, sums, dA.astype(float), *wide[:2], given, wide[2], name, parameter,
+        1)  # fmt: skip
     return out, dX, dweight, sums
 
 
@@ -541,18 +543,18 @@ def test_the_kernel_checks_what_it_would_write_beyond():
     X, W, out = np.ones((4, 3)), np.ones((3, 2)), np.empty((4, 2))
     forward, backward = _dense_layer.dense_forward, _dense_layer.dense_backward
     with pytest.raises(ValueError, match="weight"):
-        forward(out, X, np.ones((2, 2)), None, "tanh", 1)
+        forward(out, X, np.ones((2, 2)), None, "tanh", 0.0, 1)
     with pytest.raises(ValueError, match="out"):
-        forward(out[:3], X, W, None, "tanh", 1)
+        forward(out[:3], X, W, None, "tanh", 0.0, 1)
     with pytest.raises(ValueError, match="rows of out"):
-        forward(np.asfortranarray(out), X, W, None, "tanh", 1)
+        forward(np.asfortranarray(out), X, W, None, "tanh", 0.0, 1)
     with pytest.raises(ValueError, match="bias"):
-        forward(out, X, W, np.ones(3), "tanh", 1)
+        forward(out, X, W, np.ones(3), "tanh", 0.0, 1)
     dX, dW, sums = np.empty((4, 3)), np.empty((3, 2)), np.empty(2)
     for wrong in range(6):
         arrays = [dX, dW, sums, out, X, W]
         arrays[wrong] = arrays[wrong][:1]
         with pytest.raises(ValueError, match=r"must have shape|not a vector"):
-            backward(*arrays, None, None, "tanh", 1)
+            backward(*arrays, None, None, "tanh", 0.0, 1)
     with pytest.raises(ValueError, match="A must"):
-        backward(dX, dW, sums, out, X, W, out[:1], None, "tanh", 1)
+        backward(dX, dW, sums, out, X, W, out[:1], None, "tanh", 0.0, 1)

@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
 """The steps of a dense layer in a pass: tiles of its products.
 
 Design

@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
 """The layers of a pass that are not dense: normalizations, dropout, activations.
 
 Design

@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
 """A network as a plan: one call without the GIL for a whole pass.
 
 Design
