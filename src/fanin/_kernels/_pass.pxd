@@ -85,6 +85,7 @@ cdef struct Pass:
     # the chunk of rows in work
     Py_ssize_t first
     Py_ssize_t rows
+    Py_ssize_t stretch          # of rows that one task takes through all layers
     bint accumulate
     char **A                    # A[i] is the input of operation i, A[i + 1] its output
     Py_ssize_t *ld

@@ -64,6 +64,7 @@ cdef enum:
     CHUNK_BYTES = 64 << 20      # workspace of a chunk of rows, about
     MIN_CHUNK_ROWS = 16
     MAX_CHUNK_ROWS = 16384
+    MAX_STRETCH = 512           # rows that go through all layers together
     MAX_IDLE = 8                # workspaces kept for concurrent callers
 
 KINDS = {
@@ -75,10 +76,10 @@ KINDS = {
 # --- the steps of a pass, as tasks ----------------------------------------------
 
 
-cdef void pack_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
-    """Copy a block of the chunk's rows of X to A[0]."""
-    cdef Py_ssize_t start = tile * BLOCK_ROWS
-    cdef Py_ssize_t rows = min(BLOCK_ROWS, p.rows - start)
+cdef void pack_rows(
+    Pass *p, Py_ssize_t start, Py_ssize_t rows, floating *_
+) noexcept nogil:
+    """Copy rows of the chunk of X to A[0]."""
     cdef Py_ssize_t n_in = p.operations[0].n_in
     cdef const Py_ssize_t *index = NULL
     if p.index != NULL:
@@ -89,11 +90,11 @@ cdef void pack_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
 
 cdef void forward_rows(Pass *p, Py_ssize_t block, floating *_) noexcept nogil:
     """All layers, for a block of rows."""
-    cdef Py_ssize_t start = block * BLOCK_ROWS
-    cdef Py_ssize_t m = min(BLOCK_ROWS, p.rows - start)
+    cdef Py_ssize_t start = block * p.stretch
+    cdef Py_ssize_t m = min(p.stretch, p.rows - start)
     cdef int at
     if not p.direct:
-        pack_tile(p, block, _)
+        pack_rows(p, start, m, _)
     for at in range(p.n_operations):
         if p.operations[at].kind == DENSE:
             dense_forward_rows(p, at, start, m, _)
@@ -185,10 +186,12 @@ cdef void penalty_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
 ctypedef void (*TaskFunction)(void *, Py_ssize_t, int) noexcept nogil
 
 cdef void pack_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
-    pack_tile(<Pass *>p, i, <float *>NULL)
+    pack_rows(<Pass *>p, i * BLOCK_ROWS,
+              min(BLOCK_ROWS, (<Pass *>p).rows - i * BLOCK_ROWS), <float *>NULL)
 
 cdef void pack_f64(void *p, Py_ssize_t i, int worker) noexcept nogil:
-    pack_tile(<Pass *>p, i, <double *>NULL)
+    pack_rows(<Pass *>p, i * BLOCK_ROWS,
+              min(BLOCK_ROWS, (<Pass *>p).rows - i * BLOCK_ROWS), <double *>NULL)
 
 cdef void rows_f32(void *p, Py_ssize_t i, int worker) noexcept nogil:
     forward_rows(<Pass *>p, i, <float *>NULL)
@@ -273,6 +276,11 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
     cdef Py_ssize_t blocks = (p.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
     address_input(p, itemsize)
     if not p.training and not p.backward and p.rows >= 2 * BLOCK_ROWS:
+        # A product packs the weight for each stretch: as few as there are threads,
+        # if what a stretch computes stays in the cache.
+        p.stretch = (p.rows + p.call.n_threads - 1) // p.call.n_threads
+        p.stretch = (min(max(p.stretch, BLOCK_ROWS), MAX_STRETCH) + 15) // 16 * 16
+        blocks = (p.rows + p.stretch - 1) // p.stretch
         if parallel_for(&p.call, tasks.rows, p, blocks):
             return INTERRUPTED
     else:
