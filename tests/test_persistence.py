@@ -304,7 +304,8 @@ def test_the_parameters_are_not_copied(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < size / 10
         tracemalloc.reset_peak()
         again = fanin.Network.load(tmp_path / "n")
-        assert size < tracemalloc.get_traced_memory()[1] < 1.1 * size
+        # The network's own vector; a copy of it on the way would make two.
+        assert size < tracemalloc.get_traced_memory()[1] < 1.5 * size
     finally:
         tracemalloc.stop()
     np.testing.assert_array_equal(again.parameters, net.parameters)
