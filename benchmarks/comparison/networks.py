@@ -475,6 +475,37 @@ def forward_and_backward(
         )
 
 
+def epoch(
+    sizes: list[int], n_samples: int, n_rows: int, dtype: Any, session: Session
+) -> Contenders:
+    """One epoch of `fit` beside the same number of steps on batches that lie ready."""
+    X, y = make_batch(sizes, n_samples, dtype)
+    net = fanin_network(sizes, dtype)
+    theta = net.parameters.copy()
+    adam = fanin.optimizers.Adam(RATE["adam"])
+    starts = range(0, n_samples, n_rows)
+
+    def reset() -> None:
+        net.parameters = theta
+        adam.reset()
+
+    def steps() -> None:
+        for start in starts:
+            stop = start + n_rows
+            net.train_step(X[start:stop], y[start:stop], adam)
+
+    def fit() -> Any:
+        return net.fit(X, y, optimizer=adam, epochs=1, batch_size=n_rows, rng=0)
+
+    def check(history: Any) -> None:
+        require(float(history.n_steps != [len(starts)]), 0, "number of steps")
+        # Labels at random: nothing is learned but how often each one occurs.
+        require(abs(history.loss[0] - math.log(sizes[-1])), 1.0, "loss of the epoch")
+
+    yield "floor", Contender(steps, None, reset)
+    yield "fanin", Contender(fit, check, reset)
+
+
 def predict(
     sizes: list[int], n_rows: int, dtype: Any, labels: bool, session: Session
 ) -> Contenders:
@@ -547,6 +578,9 @@ def rows() -> list[Row]:
         name = f"forward and backward {name_of(sizes)}, batch {n}"
         build = partial(forward_and_backward, sizes, n, f4)
         found.append(Row(name, build, products))
+    name = f"one epoch of fit, 60,000×784, {name_of(middle)}, batch 128, Adam"
+    steps = "floor: its steps alone, on batches that lie one after the other"
+    found.append(Row(name, partial(epoch, middle, 60_000, 128, f4), steps))
     for sizes, n, labels in (
         ([64, 32, 10], 1, False),
         ([64, 32, 10], 1, True),
