@@ -4,9 +4,9 @@
 
 The limit is 1 MB + 64 bytes x n_features x threads beyond the arrays that go in and
 come out; for 10,000 training steps after the first ten, 256 KB, and 64 KB that
-tracemalloc sees. The peak is the kernel's own (VmHWM, reset through /proc/self/clear_refs), so
-Linux only. Every case runs in a process of its own, after a first call on other data
-has started the threads and loaded the code.
+tracemalloc sees. The peak is the kernel's own (VmHWM, reset through
+/proc/self/clear_refs), so Linux only. Every case runs in a process of its own, after a
+first call on other data has started the threads and loaded the code.
 """
 
 from __future__ import annotations
