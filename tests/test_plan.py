@@ -427,3 +427,20 @@ def test_any_layers_equal_twin(seed):
     plan.evaluate(theta, X, y, None, n_threads, *mode, weights, again_dX)
     np.testing.assert_array_equal(again, gradient)
     np.testing.assert_array_equal(again_dX, dX)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", [0, 1, 3, 700, 40_000])
+def test_the_largest_output_is_picked_as_argmax_does(m, dtype):
+    layers = [dense(4, bias=False)]
+    plan = Plan(layers, 4, losses.SoftmaxCrossEntropy(), np.dtype(dtype))
+    theta = np.eye(4, dtype=dtype).ravel()
+    rng = np.random.default_rng(m)
+    X = rng.integers(-2, 3, (m, 4)).astype(dtype)  # with ties
+    X[: m // 2][rng.random((m // 2, 4)) < 0.1] = -np.inf
+    out = np.empty((m, 4), dtype)
+    with np.errstate(invalid="ignore"):
+        plan.forward(theta, X, out)  # 0 * inf is NaN
+    labels = np.full(m, -1, np.int64)
+    plan.pick(theta, X, labels, None, 2)
+    np.testing.assert_array_equal(labels, out.argmax(axis=1))

@@ -32,6 +32,7 @@ TWINS = {
     "_blas.matmul": "matmul",
     "_blas.matvec": "matvec",
     "_plan.Plan.forward": "network_outputs",
+    "_plan.Plan.pick": "network_outputs",
     "_plan.Plan.record": "network_outputs",
     "_plan.Tape.backward": "network_gradient",
     "_plan.Tape.output": "network_outputs",
@@ -64,6 +65,7 @@ TWINS = {
 MODE = "state, training, key, draw"
 MADE_OF = {
     "_plan.Plan.forward": f"layers, theta, X, {MODE}",
+    "_plan.Plan.pick": f"layers, theta, X, {MODE}",
     "_plan.Plan.record": f"layers, theta, X, {MODE}",
     "_plan.Tape.backward": f"layers, theta, X, dA, {MODE}",
     "_plan.Tape.output": f"layers, theta, X, {MODE}",

@@ -740,18 +740,15 @@ class Network:
         array([0, 0])
         """
         array = check.samples(X, self.n_inputs)
-        Z = np.empty((array.shape[0], self.n_outputs), self.dtype)
+        threads = _threads.resolve(n_threads)
         name = self.loss_function.name
-        self._plan.forward(
-            self._parameters,
-            array,
-            Z,
-            self._state,
-            name == "poisson",
-            _threads.resolve(n_threads),
-        )
         if name == "softmax_cross_entropy":
-            return np.asarray(Z.argmax(axis=1))
+            labels = np.empty(array.shape[0], np.int64)
+            self._plan.pick(self._parameters, array, labels, self._state, threads)
+            return labels
+        Z = np.empty((array.shape[0], self.n_outputs), self.dtype)
+        rates = name == "poisson"
+        self._plan.forward(self._parameters, array, Z, self._state, rates, threads)
         if self.n_outputs == 1:
             Z = Z[:, 0]
         if name == "binary_cross_entropy":

@@ -1,5 +1,5 @@
 """What a network's pass is made of, for the modules that run it (see _plan.pyx)."""
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ._activations cimport Activation
 from ._losses cimport LossFunction, LossSum
@@ -73,6 +73,7 @@ cdef struct Pass:
     bint resume                 # the forward pass has been done, and its memory kept
     char *out
     Py_ssize_t ld_out
+    int64_t *picked             # the label of each row's largest output
     char *dA                    # the gradient with respect to the output, if given
     Py_ssize_t ld_dA
     char *dX

@@ -30,6 +30,14 @@ class Plan:
         link: bool = False,
         n_threads: int = 1,
     ) -> None: ...
+    def pick(
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        labels: NDArray[np.int64],
+        state: NDArray[np.float64] | None = None,
+        n_threads: int = 1,
+    ) -> None: ...
     def record(
         self,
         theta: NDArray[Any],

@@ -102,6 +102,21 @@ cdef void forward_rows(Pass *p, Py_ssize_t block, floating *_) noexcept nogil:
             operation_forward_rows(p, at, start, m, _)
 
 
+cdef void pick_labels(Pass *p, floating *_) noexcept nogil:
+    """The column of each row's largest output, or of its first NaN, as np.argmax."""
+    cdef Py_ssize_t n = p.operations[p.n_operations - 1].n_out, i, j, best
+    cdef const floating *Z
+    for i in range(p.rows):
+        Z = <const floating *>p.A[p.n_operations] + i * p.ld[p.n_operations]
+        best = 0
+        for j in range(1, n):
+            if Z[best] != Z[best]:
+                break
+            if not Z[j] <= Z[best]:
+                best = j
+        p.picked[p.first + i] = best
+
+
 cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     """The losses of a block of rows and D = dL/dz of the last operation."""
     cdef int last = p.n_operations - 1
@@ -301,6 +316,11 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
             loss_link(<float *>p.A[p.n_operations], p.rows, n_out, p.loss)
         else:
             loss_link(<double *>p.A[p.n_operations], p.rows, n_out, p.loss)
+    if p.picked != NULL:
+        if itemsize == sizeof(float):
+            pick_labels(p, <float *>NULL)
+        else:
+            pick_labels(p, <double *>NULL)
     return DONE
 
 
@@ -861,6 +881,17 @@ cdef class Plan:
         self.set_mode(&p, state, False, None, None)
         self.set_out(&p, out)
         p.link = link
+        self.execute(&p, X)
+
+    def pick(self, theta, X, int64_t[::1] labels, state=None, int n_threads=1):
+        """Write the column of each row's largest output for X to `labels`."""
+        cdef Pass p
+        self.begin(&p, theta, X, n_threads)
+        self.set_mode(&p, state, False, None, None)
+        if labels.shape[0] != p.n_rows:
+            raise ValueError(f"labels must have {p.n_rows} entries")
+        if p.n_rows:
+            p.picked = &labels[0]
         self.execute(&p, X)
 
     def record(
