@@ -420,7 +420,8 @@ def jax_step(
     def reset() -> None:
         parameters = jax_parameters(jax, reference.sizes, reference.theta)
         zeros = partial(tree, jax.numpy.zeros_like, parameters)
-        state = (zeros(), zeros(), jax.numpy.float32(0)) if optimizer == "adam" else ()
+        count = jax.numpy.zeros((), reference.theta.dtype)
+        state = (zeros(), zeros(), count) if optimizer == "adam" else ()
         held[:] = [parameters, state]
 
     def step() -> Any:
@@ -574,9 +575,17 @@ def rows() -> list[Row]:
             name = f"training step {name_of(sizes)}, batch {n}, {title}"
             build = partial(training_step, sizes, n, f4, optimizer)
             found.append(Row(name, build, products))
-    for sizes, n in (([784, 1024, 1024, 10], 256), ([784, 2048, 2048, 2048, 10], 512)):
-        name = f"forward and backward {name_of(sizes)}, batch {n}"
-        build = partial(forward_and_backward, sizes, n, f4)
+    name = f"training step {name_of(middle)}, batch 128, Adam, float64"
+    build = partial(training_step, middle, 128, np.float64, "adam")
+    found.append(Row(name, build, products))
+    wide, wider = [784, 1024, 1024, 10], [784, 2048, 2048, 2048, 10]
+    for sizes, n, dtype, suffix in (
+        (wide, 256, f4, ""),
+        (wider, 512, f4, ""),
+        (wide, 256, np.float64, ", float64"),
+    ):
+        name = f"forward and backward {name_of(sizes)}, batch {n}{suffix}"
+        build = partial(forward_and_backward, sizes, n, dtype)
         found.append(Row(name, build, products))
     name = f"one epoch of fit, 60,000×784, {name_of(middle)}, batch 128, Adam"
     steps = "floor: its steps alone, on batches that lie one after the other"
