@@ -479,3 +479,16 @@ def test_parameters_must_be_finite():
     with pytest.raises(ValueError, match=r"finite; got inf at 45, in dense0\.bias"):
         net.parameters = values
     np.testing.assert_array_equal(net.parameters, before)
+
+
+def test_the_penalty_is_added_once_whatever_the_number_of_chunks():
+    net = fanin.Network(
+        2, [Dense(3, "tanh"), Dense(1)], loss="squared_error", l2=0.7,
+        dtype=np.float64, rng=0)  # fmt: skip
+    X = np.random.default_rng(0).standard_normal((50, 2))
+    y = X.sum(axis=1)
+    value, gradient = net.loss_and_gradient(X, y)
+    times = 1 + 2 * net._plan.chunk_rows // 50
+    many, found = net.loss_and_gradient(np.tile(X, (times, 1)), np.tile(y, times))
+    assert many == pytest.approx(value, rel=1e-13)
+    np.testing.assert_allclose(found, gradient, rtol=1e-11, atol=1e-14)
