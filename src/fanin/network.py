@@ -1227,15 +1227,7 @@ class Network:
             )
 
         def gradient_noise() -> NDArray[np.float64]:
-            return self._gradient_noise(
-                self.objective(
-                    array,
-                    targets,
-                    sample_weight=sample_weight,
-                    training=training,
-                    n_threads=1,
-                )
-            )
+            return self._gradient_noise(array, targets, weights, training, plan)
 
         return check_compiled(
             loss,
@@ -1248,27 +1240,52 @@ class Network:
         )
 
     def _gradient_noise(
-        self, objective: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]]
+        self,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        training: bool,
+        double: Plan,
     ) -> NDArray[np.float64]:
         """Return how far rounding moves each entry of a gradient by backpropagation.
 
         An entry is a sum of terms that may cancel, those of a bias before batch
         normalization wholly: it is then what their rounding leaves, of which its own
-        size says nothing. Parameters moved by their last digit make the pass round
-        all that follows otherwise, and the changes of the gradient are samples of
-        that (stochastic arithmetic: Parker, Pierce & Eggert, Comput. Sci. Eng. 2
-        (2000) 58). A zero stays zero, so that no argument that is on a kink leaves it.
-        A wrong derivative is as wrong at the moved parameters, and changes nothing.
+        size says nothing. Two samples of that, of which the larger counts:
+
+        - How the gradient changes when parameters and samples' weights move by some of
+          their last digits, and all that follows is rounded otherwise (stochastic
+          arithmetic: Parker, Pierce & Eggert, Comput. Sci. Eng. 2 (2000) 58). A zero
+          stays zero, so that no argument that is on a kink leaves it.
+        - How far it is from that of the same pass in double, if no farther than the
+          last digit of the whole gradient's norm. So far are entries behind a
+          saturated tanh or logistic, whose outputs of nearly 1 do not move.
+
+        A wrong derivative is as wrong at other parameters, and in double.
         """
+        digit = float(np.finfo(self.dtype).eps)
+
+        def backward(
+            plan: Plan, theta: NDArray[Any], weight: NDArray[np.float64] | None
+        ) -> NDArray[np.float64]:
+            gradient = np.empty_like(theta)
+            mode = (self._state, training, self._dropout_key, self._draw, weight)
+            plan.evaluate(theta, X, y, gradient, 1, *mode)
+            return gradient.astype(np.float64)
+
+        base = backward(self._plan, self._parameters, weights)
+        wide = backward(double, self._parameters.astype(np.float64), weights)
+        noise = np.minimum(np.abs(base - wide), digit * float(np.linalg.norm(wide)))
         rng = np.random.default_rng(0)
-        base = objective(self._parameters)[1].astype(np.float64)
-        noise = np.zeros(self.n_parameters)
-        digit = np.finfo(self.dtype).eps
+        given = np.ones(X.shape[0]) if weights is None else weights
+
+        def moved(array: NDArray[Any]) -> NDArray[Any]:
+            return array * (1.0 + 4.0 * digit * rng.uniform(-1.0, 1.0, array.size))
+
         for _ in range(8):
-            signs = rng.choice([-1.0, 1.0], size=self.n_parameters)
-            moved = self._parameters * (1.0 + digit * signs)
-            gradient = objective(moved.astype(self.dtype))[1]
-            np.maximum(noise, np.abs(gradient - base), out=noise)
+            theta = moved(self._parameters).astype(self.dtype)
+            other = backward(self._plan, theta, moved(given))
+            np.maximum(noise, np.abs(other - base), out=noise)
         return np.nan_to_num(noise, posinf=0.0)
 
     # --- training -------------------------------------------------------------------
