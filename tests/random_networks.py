@@ -32,8 +32,6 @@ LOSSES = [
     losses.Quantile([0.1, 0.5, 0.9]),
 ]
 
-MAX_ROWS, MAX_UNITS = 70, 24
-
 
 @dataclass
 class Problem:
@@ -132,7 +130,13 @@ def targets(
     return y
 
 
-def problem(seed: int, dtype: Any, attempt: int = 0, max_units: int = 24) -> Problem:
+def problem(
+    seed: int,
+    dtype: Any,
+    attempt: int = 0,
+    max_units: int = 24,
+    training: bool | None = None,
+) -> Problem:
     """The problem of this number; another `attempt` has other numbers in it."""
     rng = np.random.default_rng([seed, 4])
     loss = LOSSES[seed % len(LOSSES)]
@@ -145,9 +149,10 @@ def problem(seed: int, dtype: Any, attempt: int = 0, max_units: int = 24) -> Pro
         loss=loss if rng.integers(2) else _loss_name_if_default(loss),
         l2=float(rng.choice([0.0, 0.0, 0.01])),
         dtype=dtype,
-        rng=seed,
+        rng=np.random.default_rng([seed, attempt]),
     )
-    training = bool(rng.integers(2))
+    drawn = bool(rng.integers(2))
+    training = drawn if training is None else training
     n_rows = int(rng.choice([1, 2, 3, 7, 20, 33, 70]))
     kinds = {layer.kind for layer in net.layers}
     if n_rows == 1 and training and "batch_norm" in kinds:
