@@ -194,6 +194,7 @@ def check_compiled(
     params: Any,
     gradient: Any,
     differences: Callable[..., None],
+    gradient_noise: Callable[[], NDArray[np.float64]],
     *,
     eps: float,
     thresholds: tuple[float, float],
@@ -202,13 +203,14 @@ def check_compiled(
 
     ``differences(step, f_plus, f_minus, difference, span)`` fills the last four for
     all entries at once, without changing `params`; its ``difference`` may know more
-    digits than ``f_plus - f_minus``. `fun` serves for the second looks.
+    digits than ``f_plus - f_minus``. `fun` serves for the second looks, before which
+    ``gradient_noise()`` says how far rounding has moved each entry of `gradient`.
     """
     start = time.perf_counter()
     parameters = Parameters(params)
     try:
         analytic, unit = flatten_gradient(gradient, parameters, "gradient")
-        check = _CompiledCheck(fun, parameters, eps, differences)
+        check = _CompiledCheck(fun, parameters, eps, differences, gradient_noise)
         report = check.run(analytic, unit, thresholds, 1)
     finally:
         parameters.restore()
@@ -354,6 +356,7 @@ class _Check:
         if not same or report.ok or not math.isfinite(self.base):
             return report
         self.noise = self._measure_noise()
+        self.own_error += self._gradient_noise()
         report = self._report(same)
         if not report.ok:
             self._examine(report)
@@ -363,6 +366,10 @@ class _Check:
 
     def _difference(self) -> NDArray[np.float64]:
         return self.f_plus - self.f_minus
+
+    def _gradient_noise(self) -> NDArray[np.float64] | float:
+        """Return the error of the analytic entries beyond that of their last digit."""
+        return 0.0
 
     def _report(self, deterministic: bool) -> GradientReport:
         blocks = self.parameters.blocks
@@ -714,9 +721,11 @@ class _CompiledCheck(_Check):
         parameters: Parameters,
         eps: float | None,
         differences: Callable[..., None],
+        gradient_noise: Callable[[], NDArray[np.float64]],
     ):
         super().__init__(fun, parameters, eps)
         self.differences = differences
+        self._gradient_noise = gradient_noise  # type: ignore[method-assign]
         self.difference = np.empty(self.n)
 
     def _differences(self, kind: type, threads: int) -> None:

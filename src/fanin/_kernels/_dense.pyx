@@ -218,7 +218,8 @@ cdef void weight_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
         return
     gemm(dW, n_out, A_in, ld_in, not transposed, D, n_out, False, m, n, p.rows,
          <floating>1, <floating>(1 if p.accumulate else 0))
-    if l2 != 0 and not p.accumulate:
+    # (The penalty is the loss's; a gradient that is given may be of anything.)
+    if l2 != 0 and not p.accumulate and p.dA == NULL:
         for i in range(m):
             for j in range(n):
                 dW[i * n_out + j] += l2 * W[i * n_out + j]
