@@ -1,28 +1,23 @@
 """A network in one safetensors file: written whole or not at all, read with suspicion.
 
-The format (https://github.com/huggingface/safetensors) is 8 bytes with the length of
-a header, little-endian; the header, JSON padded with spaces; and the numbers of the
-tensors, end to end. It is written and read here, in few lines, because NumPy is all
-that fanin needs at run time, because the numbers then go between the file and the
-network's own vector without a copy in between, and because a file may be hostile:
-every length it claims is held against the size of the file before memory is taken,
-and nothing that it says is executed.
+The safetensors library (https://github.com/huggingface/safetensors) knows the format:
+a header of names, dtypes and shapes, held against the size of the file, and the
+numbers. Here is what the library does not do: the architecture, as JSON in the
+metadata under the key "fanin.Network" (`_specification`); replacing a file in one
+step; and holding the shapes that a file claims against those of the network that it
+describes, before memory is taken for either. Nothing that a file says is executed.
 
-The architecture is in the header's metadata, under the key "fanin.Network", as JSON
-(`_specification`). The tensors are those of `Network.named_parameters` and, if the
-network has it, `Network.named_buffers`, by their names.
+The tensors are those of `Network.named_parameters` and `Network.named_buffers`, by
+their names.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import math
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,18 +37,25 @@ KEY = "fanin.Network"
 # Raised when a file of the new kind would mean something else to an old reader.
 VERSION = 1
 FIELDS = ("version", "n_inputs", "dtype", "layers", "loss", "l2", "dropout")
-# A header holds names and shapes, some hundred bytes a layer.
-MAX_HEADER = 2**24
-TYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
-}
-NAMES = {dtype: name for name, dtype in TYPES.items()}
+TYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
+# A tensor is read in pieces of about so many bytes: the library returns each as a new
+# array.
+PIECE = 2**20
+
+
+def _library() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            "saving and loading a network needs safetensors 0.8 or newer: "
+            'pip install "fanin[safetensors]"'
+        ) from error
+    return safetensors
 
 
 def _tensors(network: Network) -> dict[str, NDArray[Any]]:
-    buffers = getattr(network, "named_buffers", dict)
-    return {**network.named_parameters(), **buffers()}
+    return {**network.named_parameters(), **network.named_buffers()}
 
 
 # --- writing ------------------------------------------------------------------------
@@ -75,25 +77,8 @@ def _describe(network: Network) -> dict[str, Any]:
 
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
+    library = _library()
     text = json.dumps(_describe(network), allow_nan=False)
-    header: dict[str, Any] = {"__metadata__": {KEY: text}}
-    # The widest numbers first, so that all are aligned.
-    tensors = sorted(_tensors(network).items(), key=lambda item: -item[1].itemsize)
-    at = 0
-    for name, array in tensors:
-        header[name] = {
-            "dtype": NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
-    encoded = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    if len(encoded) > MAX_HEADER:
-        raise ValueError(
-            f"the network's description takes {len(encoded)} bytes; a file holds one "
-            f"of at most {MAX_HEADER}"
-        )
     # A link keeps pointing to the file.
     target = os.path.realpath(os.fsdecode(path))
     folder, name = os.path.split(target)
@@ -102,12 +87,14 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     draft = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(draft, "xb") as file:
-            file.write(len(encoded).to_bytes(8, "little"))
-            file.write(encoded)
-            for _, array in tensors:
-                little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-                file.write(np.ascontiguousarray(little).data)
-            file.flush()
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        try:
+            library.numpy.save_file(_tensors(network), draft, {KEY: text})
+        except library.SafetensorError as error:
+            raise OSError(f"{target} cannot be written: {error}") from error
+        # (The library puts a file of its own there, readable by its owner only.)
+        os.chmod(draft, mode)
+        with open(draft, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(draft, target)
     except BaseException:
@@ -130,10 +117,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _parse(text: str | bytes, what: str) -> Any:
+def _parse(text: str, what: str) -> Any:
     try:
-        if isinstance(text, bytes):
-            text = text.decode()
         return json.loads(
             text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant
         )
@@ -141,72 +126,9 @@ def _parse(text: str | bytes, what: str) -> Any:
         raise ValueError(f"{what} is not JSON ({error})") from error
 
 
-def _read_header(file: io.BufferedReader, size: int) -> tuple[dict[str, Any], int]:
-    """Return the header and where the numbers begin."""
-    if size < 8:
-        raise ValueError(f"it has {size} bytes; the length of the header takes 8")
-    length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, MAX_HEADER):
-        raise ValueError(
-            f"its first 8 bytes announce a header of {length} bytes; expected at most "
-            f"{min(size - 8, MAX_HEADER)}: it is truncated or no safetensors file"
-        )
-    text = file.read(length)
-    if text[:1] != b"{":
-        raise ValueError("its header does not begin with '{': no safetensors file")
-    return _parse(text, "its header"), 8 + length
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _read_table(
-    header: dict[str, Any], n_bytes: int
-) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
-    """Return dtype, shape and place of every tensor; together they fill the file."""
-    found: dict[str, tuple[np.dtype[Any], tuple[int, ...], int]] = {}
-    stretches = []
-    for name, entry in header.items():
-        where = f"tensor {name!r:.60}"
-        fields = specification.read_fields(
-            entry, where, ("dtype", "shape", "data_offsets")
-        )
-        dtype, shape, offsets = (fields[f] for f in ("dtype", "shape", "data_offsets"))
-        if not isinstance(dtype, str) or dtype not in TYPES:
-            raise ValueError(f"{where} has dtype {dtype!r:.60}; expected F32 or F64")
-        if not isinstance(shape, list) or not all(map(_is_size, shape)):
-            raise ValueError(f"{where} has no shape: {shape!r:.60}")
-        if (
-            not isinstance(offsets, list)
-            or len(offsets) != 2
-            or not all(map(_is_size, offsets))
-        ):
-            raise ValueError(f"{where} has no data_offsets: {offsets!r:.60}")
-        start, stop = offsets
-        if stop - start != math.prod(shape) * TYPES[dtype].itemsize:
-            raise ValueError(
-                f"{where} of shape {shape!r:.60} and dtype {dtype} does not take "
-                f"{stop - start} bytes"
-            )
-        found[name] = TYPES[dtype], tuple(shape), start
-        stretches.append((start, stop, where))
-    at = 0
-    for start, stop, where in sorted(stretches):
-        if start != at:
-            raise ValueError(f"{where} begins at byte {start}; expected {at}")
-        at = stop
-    if at != n_bytes:
-        raise ValueError(
-            f"its tensors take {at} bytes, and {n_bytes} follow the header: it is "
-            "truncated or has something appended"
-        )
-    return found
-
-
-def _read_description(metadata: Any) -> dict[str, Any]:
+def _read_description(metadata: dict[str, str] | None) -> dict[str, Any]:
     """Return the arguments of the network that the metadata describe."""
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+    if metadata is None or KEY not in metadata:
         raise ValueError(f"its metadata have no {KEY!r}: fanin did not write it")
     data = _parse(metadata[KEY], f"its {KEY!r}")
     version = data.get("version") if isinstance(data, dict) else None
@@ -244,11 +166,33 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
 
 
-def _read_network(cls: type[N], file: io.BufferedReader, size: int) -> N:
-    header, start = _read_header(file, size)
-    metadata = header.pop("__metadata__", None)
-    description = _read_description(metadata)
-    table = _read_table(header, size - start)
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _compare(network: Network, file: Any) -> None:
+    """Hold the tensors of a file against those of the network it describes."""
+    expected = {name: (shape, network.dtype) for name, _, shape in network._blocks}
+    for name, where in network._state_blocks:
+        expected[name] = (where.stop - where.start,), np.dtype(np.float64)
+    names = set(file.keys())
+    if missing := set(expected) - names:
+        raise ValueError(f"it lacks the tensors {_listed(missing)}")
+    if unknown := names - set(expected):
+        raise ValueError(f"its network has no tensors {_listed(unknown)}")
+    for name, (shape, dtype) in expected.items():
+        tensor = file.get_slice(name)
+        theirs = tuple(tensor.get_shape())
+        code = tensor.get_dtype()
+        if theirs != shape or TYPES.get(code) != dtype:
+            raise ValueError(
+                f"tensor {name!r} has shape {theirs} and dtype "
+                f"{TYPES.get(code, code)}; its network's has {shape} and {dtype}"
+            )
+
+
+def _read_network(cls: type[N], file: Any) -> N:
+    description = _read_description(file.metadata())
     network = cls.__new__(cls)
     masks = description.pop("dropout")
     if (
@@ -264,46 +208,36 @@ def _read_network(cls: type[N], file: io.BufferedReader, size: int) -> N:
         network._declare(**description)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"it describes no network: {error}") from error
-    held = sum(math.prod(shape) for _, shape, _ in table.values())
-    if held < network.n_parameters:
-        # Before the parameters are allocated, for a description costs nothing.
-        raise ValueError(
-            f"it holds {held} numbers; its network has {network.n_parameters} "
-            "parameters"
-        )
+    # Before the parameters are allocated, for a description costs nothing.
+    _compare(network, file)
     network._allocate()
     network._dropout_key, network._draw = (masks[0], masks[1]), masks[2]
-    tensors = _tensors(network)
-    if missing := set(tensors) - set(table):
-        raise ValueError(f"it lacks the tensors {_listed(missing)}")
-    if unknown := set(table) - set(tensors):
-        raise ValueError(f"its network has no tensors {_listed(unknown)}")
-    for name, array in tensors.items():
-        dtype, shape, _ = table[name]
-        if dtype != array.dtype or shape != array.shape:
-            raise ValueError(
-                f"tensor {name!r} has shape {shape} and dtype {dtype}; its network's "
-                f"has {array.shape} and {array.dtype}"
-            )
-    for name, array in tensors.items():
-        file.seek(start + table[name][2])
-        # (A cast refuses an array that is not contiguous, rather than copy it.)
-        if array.size and file.readinto(array.data.cast("B")) != array.nbytes:
-            raise ValueError(f"it ended while tensor {name!r} was read")
-        if sys.byteorder == "big":
-            array.byteswap(inplace=True)
+    for name, array in _tensors(network).items():
+        tensor = file.get_slice(name)
+        rows = max(1, PIECE * len(array) // array.nbytes)
+        for start in range(0, len(array), rows):
+            stop = min(start + rows, len(array))
+            array[start:stop] = tensor[start:stop]
     return network
 
 
 def load(cls: type[N], path: str | os.PathLike[str]) -> N:
+    library = _library()
     name = os.fsdecode(path)
     # (Opening a pipe to look at it would wait for its other end.)
     if not stat.S_ISREG(os.stat(name).st_mode) and not os.path.isdir(name):
         raise ValueError(f"{name} is not a regular file")
-    with open(name, "rb") as file:
-        try:
-            return _read_network(cls, file, os.fstat(file.fileno()).st_size)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} is not a network that fanin has saved: {error}"
-            ) from error
+    with open(name, "rb"):  # or the system's error, which the library does not pass on
+        pass
+    try:
+        with library.safe_open(name, framework="numpy") as file:
+            return _read_network(cls, file)
+    except library.SafetensorError as error:
+        raise ValueError(
+            f"{name} is not a network that fanin has saved: it is cut short, damaged "
+            f"or no safetensors file ({error})"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not a network that fanin has saved: {error}"
+        ) from error

@@ -131,7 +131,7 @@ def decode(data: Any, group: str, where: str) -> Any:
         raise ValueError(f"{where} of kind {kind!r} lacks {_listed(missing)}")
     try:
         return cls(**given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 

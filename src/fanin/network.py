@@ -231,9 +231,9 @@ class Network:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, to be read by `load`.
 
-        The file holds the parameters by their names in `named_parameters`, and the
-        architecture as JSON in its metadata. The safetensors libraries of all
-        languages and frameworks read it. No pickle is involved.
+        The file holds the arrays of `named_parameters` and `named_buffers` by their
+        names, and the architecture as JSON in its metadata. The safetensors libraries
+        of all languages and frameworks read it. No pickle is involved.
 
         Parameters
         ----------
@@ -249,6 +249,8 @@ class Network:
             sets "auto" in its place.)
         OSError
             If the file cannot be written.
+        ImportError
+            If safetensors is not installed.
 
         Examples
         --------
@@ -268,8 +270,8 @@ class Network:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a network that `save` has written.
 
-        Nothing in the file is executed, and no more memory is taken than the file has
-        bytes, whatever it claims: it may come from anywhere.
+        Nothing in the file is executed, and no memory is taken for parameters that the
+        file does not hold, whatever it claims: it may come from anywhere.
 
         Parameters
         ----------
@@ -279,8 +281,8 @@ class Network:
         Returns
         -------
         Network
-            The network, with the parameters bit for bit as they were, be they finite
-            or not.
+            The network, with the parameters and running statistics bit for bit as they
+            were, be they finite or not, and the place in dropout's sequence of masks.
 
         Raises
         ------
@@ -288,6 +290,8 @@ class Network:
             If the file is no such file, or is damaged; the message says in what.
         OSError
             If it cannot be read.
+        ImportError
+            If safetensors is not installed.
 
         Examples
         --------

@@ -22,6 +22,7 @@ from fanin._demo import numpy_version
 from fanin._demo.data import Data, split
 from fanin._demo.errors import DemoError
 from fanin._demo.picture import Picture
+from fanin.layers import Dense
 
 __all__ = ["Options", "run"]
 
@@ -221,9 +222,13 @@ def _standardize(*parts: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [np.nan_to_num(A, copy=False, nan=0.0) for A in found]
 
 
+def _units(net: fanin.Network) -> list[int]:
+    return [layer.units for layer in net.layers if isinstance(layer, Dense)]
+
+
 def _initialize(net: fanin.Network, seed: int) -> None:
     head(2, "Initialize by fan-in: Var(W) = 2 / fan_in for ReLU, 1 / fan_in at the end")
-    widths = [net.n_inputs, *(layer.units for layer in net.layers)]
+    widths = [net.n_inputs, *_units(net)]
     our_time, _ = seconds(lambda: net.initialize(seed))
     numpy_time, plain = seconds(lambda: numpy_version.initialize(widths, seed))
     named = net.named_parameters()
@@ -313,7 +318,7 @@ def _train(
         epochs = min(200, max(5, math.ceil(STEPS * batch_size / n)))
     head(
         4,
-        f"Train in float32: {' -> '.join(str(u.units) for u in net.layers)} units, "
+        f"Train in float32: {' -> '.join(map(str, _units(net)))} units, "
         f"{epochs} epochs, batches of {batch_size}, Adam({LEARNING_RATE:g})",
     )
     params = {name: a.copy() for name, a in net.named_parameters().items()}
