@@ -34,7 +34,15 @@ _NAMED_RATIOS = (
 
 
 class GradientError(AssertionError):
-    """A gradient was not found correct; the message is the report's table."""
+    """A gradient was not found correct; the message is the report's table.
+
+    Attributes
+    ----------
+    report : GradientReport or None
+        The report itself.
+    """
+
+    report: GradientReport | None = None
 
 
 @dataclass(frozen=True)
@@ -563,7 +571,9 @@ class GradientReport:
         >>> fanin.check_gradient(lambda x: x @ x, x, 2 * x).raise_if_wrong()
         """
         if not self.ok:
-            raise GradientError(str(self))
+            error = GradientError(str(self))
+            error.report = self
+            raise error
 
     def to_dict(self, k: int = 10) -> dict[str, Any]:
         """Return the report as plain Python objects that `json.dumps` takes.

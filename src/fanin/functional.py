@@ -163,7 +163,7 @@ def dense(
         array,
         W,
         b,
-        function.name,
+        function._kernel,
         function.parameter,
         _threads.resolve(n_threads),
     )
@@ -290,7 +290,7 @@ def dense_backward(
         W,
         outputs,
         b,
-        function.name,
+        function._kernel,
         function.parameter,
         _threads.resolve(n_threads),
     )

@@ -117,7 +117,7 @@ class Dense(Layer):
         return {
             "kind": self.kind,
             "n_out": self.units,
-            "activation": function.name,
+            "activation": function._kernel,
             "parameter": function.parameter,
             "bias": self.bias,
             "l2": self.l2 or 0.0,
@@ -156,7 +156,7 @@ class Activation(Layer):
         function = activations.get(self.activation)
         return {
             "kind": self.kind,
-            "activation": function.name,
+            "activation": function._kernel,
             "parameter": function.parameter,
         }
 

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fanin import _threads
+from fanin import _custom, _threads
 from fanin import _validation as check
 from fanin._kernels import _losses
+
+if TYPE_CHECKING:
+    from fanin._kernels._custom import Pair
 
 __all__ = [
     "AbsoluteError",
     "BinaryCrossEntropy",
+    "Custom",
     "Huber",
     "Loss",
     "Poisson",
@@ -54,6 +58,11 @@ class Loss:
         """The quantiles of a `Quantile` loss that has one for each output."""
         return None
 
+    @property
+    def _kernel(self) -> str | Pair:
+        """What the kernels take."""
+        return self.name
+
     def targets(self, y: ArrayLike, n_rows: int, n_outputs: int) -> NDArray[Any]:
         """Return `y` in the form the kernels read; its values are checked there."""
         array = check.real_array(y, "y")
@@ -77,6 +86,21 @@ class Loss:
         where = f" in column {column}" if many else ""
         must = self._must if wrong.any() else "a target must be finite in float32"
         return f"y[{row}] is {values[column]:g}{where}: {must}"
+
+
+def _for_all_outputs(
+    y: ArrayLike, n_rows: int, n_outputs: int, what: str
+) -> NDArray[Any]:
+    """Return targets of each output, or the same for all of them, without a copy."""
+    array = check.real_array(y, "y")
+    if array.shape in ((n_rows,), (n_rows, 1)):
+        return np.broadcast_to(array.reshape(n_rows, 1), (n_rows, n_outputs))
+    if array.shape != (n_rows, n_outputs):
+        raise ValueError(
+            f"y must have shape ({n_rows},), for all {what}, or "
+            f"({n_rows}, {n_outputs}); got {array.shape}"
+        )
+    return array
 
 
 @dataclass(frozen=True)
@@ -233,15 +257,7 @@ class Quantile(Loss):
                 f"a loss of {len(self.quantiles)} quantiles needs as many outputs; "
                 f"got {n_outputs}"
             )
-        array = check.real_array(y, "y")
-        if array.shape in ((n_rows,), (n_rows, 1)):
-            return np.broadcast_to(array.reshape(n_rows, 1), (n_rows, n_outputs))
-        if array.shape != (n_rows, n_outputs):
-            raise ValueError(
-                f"y must have shape ({n_rows},), for all quantiles, or "
-                f"({n_rows}, {n_outputs}); got {array.shape}"
-            )
-        return array
+        return _for_all_outputs(y, n_rows, n_outputs, "quantiles")
 
 
 @dataclass(frozen=True)
@@ -380,6 +396,116 @@ class SoftmaxCrossEntropy(Loss):
         )
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Custom(_custom.Registered, Loss):
+    """A loss of your own: a function of outputs and targets, and its gradient.
+
+    ``L = mean(function(Z, y))``, over samples, for outputs ``Z`` of shape
+    (n_samples, n_outputs) and targets ``y`` of that shape, or (n_samples,) or
+    (n_samples, 1) for targets that serve all outputs. With sample weights w it is
+    ``sum(w * function(Z, y)) / sum(w)``. Any real targets are accepted, NaN too.
+
+    Parameters
+    ----------
+    function : callable or compiled function
+        A Python function ``function(Z, Y)`` takes two arrays of shape
+        (rows, n_outputs), float32 or float64 as the network is, and returns the loss
+        of each row, (rows,). The arrays hold some rows of the batch, and are
+        read-only; the function may keep them. Or a compiled function ``double
+        loss(const double *z, const double *y, intptr_t n)`` of one row: a SciPy
+        `LowLevelCallable`, a ctypes function with its restype and argtypes, or a
+        `numba.cfunc`. It may take a ``void *data`` as its last argument.
+    derivative : callable or compiled function
+        The gradient of each row's loss with respect to the outputs: ``derivative(Z,
+        Y)`` of shape (rows, n_outputs), or ``void gradient(double *dz, const double
+        *z, const double *y, intptr_t n)``.
+    name : str, optional
+        What to call it; by default the function's name.
+    user_data : ndarray or ctypes object, optional
+        What a compiled function's last argument points to, for both. A
+        `LowLevelCallable` may have its own.
+    sample_targets : array_like of shape (rows, n_outputs) or (rows,), optional
+        Targets to check the gradient with, for a loss that is not defined for all. The
+        first 21 rows are taken; by default they are normal random numbers.
+    n_outputs : int, optional
+        How many outputs to check the gradient with: by default those of
+        `sample_targets`, or 3.
+
+    Attributes
+    ----------
+    function, derivative, name, user_data
+        The arguments.
+
+    Raises
+    ------
+    fanin.GradientError
+        If the derivative is not that of the function; the message is the report, as of
+        `fanin.check_gradient`, which the attribute `report` holds. Looked at are random
+        outputs, small and large, with central differences and an estimate of their
+        error, so that a kink is not taken for an error.
+    TypeError, ValueError
+        If the functions are not a pair of such functions, the prototype is another,
+        the values depend on other rows, or are NaN.
+
+    See Also
+    --------
+    fanin.activations.Custom : The same for an activation, with more on what it costs.
+
+    Examples
+    --------
+    The likelihood of a normal distribution, whose mean and logarithm of the standard
+    deviation are the two outputs:
+
+    >>> import numpy as np
+    >>> import fanin
+    >>> def likelihood(Z, Y):
+    ...     return ((Y[:, 0] - Z[:, 0]) * np.exp(-Z[:, 1])) ** 2 / 2 + Z[:, 1]
+    >>> def gradient(Z, Y):
+    ...     r = (Y[:, 0] - Z[:, 0]) * np.exp(-Z[:, 1])
+    ...     return np.stack([-r * np.exp(-Z[:, 1]), 1 - r**2], axis=1)
+    >>> loss = fanin.losses.Custom(likelihood, gradient, n_outputs=2)
+    >>> fanin.losses.evaluate([[0.0, 0.0], [1.0, 0.0]], [1.0, 3.0], loss)
+    (1.25, array([[-0.5,  0. ],
+           [-1. , -1.5]]))
+    >>> net = fanin.Network(4, [fanin.layers.Dense(2)], loss=loss)
+    """
+
+    function: Any
+    derivative: Any
+    name: Any = field(default=None, kw_only=True)
+    user_data: Any = field(default=None, kw_only=True)
+    sample_targets: InitVar[ArrayLike | None] = field(default=None, kw_only=True)
+    n_outputs: InitVar[int | None] = field(default=None, kw_only=True)
+
+    _prototypes = (_custom.LOSS, _custom.GRADIENT)
+
+    def __post_init__(
+        self, sample_targets: ArrayLike | None, n_outputs: int | None
+    ) -> None:
+        if n_outputs is not None:
+            n_outputs = check.integer(n_outputs, "n_outputs", minimum=1)
+        if sample_targets is None:
+            rng = np.random.default_rng(0)
+            sample = rng.standard_normal((21, n_outputs or 3))
+        else:
+            sample = check.real_array(sample_targets, "sample_targets")
+            if sample.ndim not in (1, 2) or sample.size == 0:
+                raise ValueError(
+                    "sample_targets must have shape (rows, n_outputs) or (rows,), and "
+                    f"not be empty; got {sample.shape}"
+                )
+            if n_outputs is None:
+                n_outputs = 1 if sample.ndim == 1 else sample.shape[1]
+            sample = self.targets(sample[:21], min(len(sample), 21), n_outputs)
+        pair = self._register(_BY_NAME)
+        sample = np.ascontiguousarray(sample, np.float64)
+        _custom.check_loss(pair, f"loss {self.name!r}", sample)
+
+    def targets(self, y: ArrayLike, n_rows: int, n_outputs: int) -> NDArray[Any]:
+        """Return `y` in the form the kernels read; its values are not checked."""
+        return _for_all_outputs(y, n_rows, n_outputs, "outputs")
+
+
 _BY_NAME: dict[str, Loss] = {
     loss.name: loss
     for loss in (
@@ -421,7 +547,7 @@ def get(loss: str | Loss) -> Loss:
     Huber(delta=1.0)
     """
     if isinstance(loss, Loss):
-        if type(loss) not in map(type, _BY_NAME.values()):
+        if type(loss) not in (Custom, *map(type, _BY_NAME.values())):
             raise TypeError(
                 f"loss must be one of {', '.join(_BY_NAME)}; "
                 f"got {type(loss).__name__}, which the kernels do not know"
@@ -509,12 +635,12 @@ def evaluate(
     if sample_weight is not None:
         weight = check.sample_weights(sample_weight, n_rows)
         count = math.fsum(weight)
-    if not isinstance(function, SoftmaxCrossEntropy):
+    if not isinstance(function, (SoftmaxCrossEntropy, Custom)):
         count *= n_outputs
     total, dZ, bad = _losses.forward(
         array,
         targets,
-        function.name,
+        function._kernel,
         1.0 / count,
         function.parameter,
         function.quantiles,

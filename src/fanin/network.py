@@ -786,7 +786,9 @@ class Network:
         >>> net.predict_proba(np.zeros((1, 3)))
         array([[0.5, 0.5]], dtype=float32)
         """
-        if "cross_entropy" not in self.loss_function.name:
+        if not isinstance(
+            self.loss_function, (losses.BinaryCrossEntropy, losses.SoftmaxCrossEntropy)
+        ):
             raise AttributeError(
                 "predict_proba needs a cross-entropy loss; this network has "
                 f"{self.loss_function.name}"

@@ -13,6 +13,8 @@ b) `apply` is one function over a whole array. The array is one list of elements
 c) A result of 16 MiB or more that is not X itself is written past the cache, see
    simd/stream.h.
 
+d) Functions of the user's are called in _custom.pyx.
+
 Cost of `apply`: one read and one write of memory, which take longer than the
 arithmetic on two cores; a 64 KiB buffer per thread where something is gathered.
 """
@@ -21,7 +23,8 @@ from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
 
-from ._parallel cimport Call, call_begin, parallel_for, raise_pending
+from ._custom cimport Pair, custom_apply, custom_backward, custom_forward
+from ._parallel cimport Call, call_begin, parallel_for, raise_stopped
 from ._simd cimport simd_level
 from ._source cimport (
     FANIN_F32, Array, View, array_init, axis_order, block_address, block_copy,
@@ -79,21 +82,28 @@ cdef enum:
 
 
 cdef int activation_init(Activation *f, name, double parameter) except -1:
+    f.custom = NULL
+    f.parameter = parameter
+    if isinstance(name, Pair):
+        f.code = CUSTOM_ACTIVATION
+        f.custom = &(<Pair>name).custom
+        return 0
     code = ACTIVATIONS.get(name)
     if code is None:
         raise ValueError(
             f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
     f.code = code
-    f.parameter = parameter
     return 0
 
 
 cdef void activation_forward(
     floating *A, Py_ssize_t lda, const floating *P, Py_ssize_t ldp,
     const floating *bias, floating *Z, Py_ssize_t ldz,
-    Py_ssize_t rows, Py_ssize_t cols, const Activation *f
+    Py_ssize_t rows, Py_ssize_t cols, const Activation *f, Call *call
 ) noexcept nogil:
-    if floating is float:
+    if f.custom != NULL:
+        custom_forward(A, lda, P, ldp, bias, Z, ldz, rows, cols, f.custom, call)
+    elif floating is float:
         kernels.forward_f32(
             A, lda, P, ldp, bias, Z, ldz, rows, cols, f.code, f.parameter)
     else:
@@ -104,9 +114,11 @@ cdef void activation_forward(
 cdef void activation_backward(
     floating *D, Py_ssize_t ldd, const floating *A, Py_ssize_t lda,
     const floating *Z, Py_ssize_t ldz,
-    Py_ssize_t rows, Py_ssize_t cols, const Activation *f
+    Py_ssize_t rows, Py_ssize_t cols, const Activation *f, Call *call
 ) noexcept nogil:
-    if floating is float:
+    if f.custom != NULL:
+        custom_backward(D, ldd, Z, ldz, rows, cols, f.custom, call)
+    elif floating is float:
         kernels.backward_f32(D, ldd, A, lda, Z, ldz, rows, cols, f.code, f.parameter)
     else:
         kernels.backward_f64(D, ldd, A, lda, Z, ldz, rows, cols, f.code, f.parameter)
@@ -116,14 +128,16 @@ cdef void activation_backward(
 
 
 def forward(
-    floating[:, :] A, str activation, const floating[::1] bias=None,
+    floating[:, :] A, activation, const floating[::1] bias=None,
     double parameter=0.0, const floating[:, :] P=None, floating[:, :] Z=None
 ):
     """A = f(P + bias), and Z = P + bias; without P, A is its own argument.
 
-    Rows are contiguous, and may have gaps between them.
+    Rows are contiguous, and may have gaps between them. The activation is a name or a
+    Pair, here and below.
     """
     cdef Activation f
+    cdef Call call
     cdef floating *a
     cdef floating *z = NULL
     cdef const floating *p
@@ -144,15 +158,20 @@ def forward(
     if bias is not None:
         b = &bias[0]
     with nogil:
-        activation_forward(a, lda, p, ldp, b, z, ldz, A.shape[0], A.shape[1], &f)
+        call_begin(&call, 1)
+        activation_forward(
+            a, lda, p, ldp, b, z, ldz, A.shape[0], A.shape[1], &f, &call)
+    if call.stopped:
+        raise_stopped(&call)
 
 
 def backward(
-    floating[:, :] dA, const floating[:, :] A, str activation, double parameter=0.0,
+    floating[:, :] dA, const floating[:, :] A, activation, double parameter=0.0,
     const floating[:, :] Z=None
 ):
     """Replace dA by dA * f'(z), where A = f(z) and, where it is needed, Z = z."""
     cdef Activation f
+    cdef Call call
     cdef const floating *z = NULL
     cdef Py_ssize_t ldz = 0
     activation_init(&f, activation, parameter)
@@ -164,13 +183,16 @@ def backward(
     elif activation_needs_input(&f):
         raise ValueError(f"the derivative of {activation} takes Z")
     with nogil:
+        call_begin(&call, 1)
         activation_backward(
             &dA[0, 0], dA.strides[0] // <Py_ssize_t>sizeof(floating),
             &A[0, 0], A.strides[0] // <Py_ssize_t>sizeof(floating),
-            z, ldz, A.shape[0], A.shape[1], &f)
+            z, ldz, A.shape[0], A.shape[1], &f, &call)
+    if call.stopped:
+        raise_stopped(&call)
 
 
-def needs_input(str activation, double parameter=0.0):
+def needs_input(activation, double parameter=0.0):
     """Return whether `backward` takes Z: where a = f(z) does not tell f'(z)."""
     cdef Activation f
     activation_init(&f, activation, parameter)
@@ -190,12 +212,20 @@ cdef struct Job:
     Py_ssize_t size
     Py_ssize_t part          # elements of a task
     char *buffers            # BUFFER_BYTES per worker, or NULL if all runs are long
+    Call call
 
 
 cdef void compute(
-    const Job *job, void *y, const void *x, Py_ssize_t n, bint past
+    Job *job, void *y, const void *x, Py_ssize_t n, bint past
 ) noexcept nogil:
-    if job.is_float:
+    if job.f.custom != NULL:
+        if job.is_float:
+            custom_apply(<float *>y, <const float *>x, n, job.derivative, job.f.custom,
+                         &job.call)
+        else:
+            custom_apply(<double *>y, <const double *>x, n, job.derivative,
+                         job.f.custom, &job.call)
+    elif job.is_float:
         kernels.apply_f32(
             <float *>y, <const float *>x, n, job.f.code, job.f.parameter,
             job.derivative, past)
@@ -206,7 +236,7 @@ cdef void compute(
 
 
 cdef void apply_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
-    cdef const Job *job = <const Job *>context
+    cdef Job *job = <Job *>context
     cdef Py_ssize_t at = i * job.part
     cdef Py_ssize_t stop = min(job.size, at + job.part)
     cdef Py_ssize_t piece = BUFFER_BYTES // (4 if job.is_float else 8)
@@ -245,7 +275,6 @@ cdef void apply_task(void *context, Py_ssize_t i, int worker) noexcept nogil:
 
 cdef int run_apply(Job *job, int n_threads) noexcept nogil:
     """0; -1 when interrupted; -2 when out of memory."""
-    cdef Call call
     cdef int status
     cdef Py_ssize_t itemsize = 4 if job.is_float else 8
     cdef Py_ssize_t stride
@@ -262,13 +291,13 @@ cdef int run_apply(Job *job, int n_threads) noexcept nogil:
         if job.buffers == NULL:
             return -2
     job.past = job.x.data != job.y.data and fanin_write_past_pays(job.size * itemsize)
-    call_begin(&call, <int>workers)
-    status = parallel_for(&call, apply_task, job, n_tasks)
+    call_begin(&job.call, <int>workers)
+    status = parallel_for(&job.call, apply_task, job, n_tasks)
     free(job.buffers)
     return status
 
 
-def apply(out, X, str activation, double parameter, bint derivative, int n_threads):
+def apply(out, X, activation, double parameter, bint derivative, int n_threads):
     """Write f(X), or with `derivative` f'(X), to `out`.
 
     Parameters
@@ -276,7 +305,7 @@ def apply(out, X, str activation, double parameter, bint derivative, int n_threa
     out : array of X's shape; float32 for float16 and float32, else float64 # OUT
         May be X itself; any other overlap is the caller's to refuse.
     X : array of a real dtype, not empty                               # IN
-    activation : str
+    activation : str or Pair
     parameter : float
     derivative : bool
     n_threads : int
@@ -309,6 +338,6 @@ def apply(out, X, str activation, double parameter, bint derivative, int n_threa
     with nogil:
         status = run_apply(&job, n_threads)
     if status == -1:
-        raise_pending()
+        raise_stopped(&job.call)
     if status == -2:
         raise MemoryError("apply: no memory for the buffers of pieces")

@@ -108,7 +108,8 @@ cdef void forward_part(
         gemm(A, ld, A_in, ld_in, transposed, W, layer.n_out, False, m, n, layer.n_in,
              <floating>1, <floating>0)
     activation_forward(
-        A, ld, <const floating *>A, ld, bias, Z, layer.n_out, m, n, &layer.activation)
+        A, ld, <const floating *>A, ld, bias, Z, layer.n_out, m, n, &layer.activation,
+        &p.call)
 
 
 cdef void dense_forward_rows(
@@ -144,7 +145,8 @@ cdef void through_activation(
         return
     elif p.Z[at] != NULL:
         Z = <const floating *>p.Z[at] + row * ldz + col
-    activation_backward(D, ldd, A, p.ld[at + 1], Z, ldz, m, n, &operation.activation)
+    activation_backward(
+        D, ldd, A, p.ld[at + 1], Z, ldz, m, n, &operation.activation, &p.call)
 
 
 cdef void dense_backward_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:

@@ -3,12 +3,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fanin._kernels._custom import Pair
+
 def dense_forward(
     out: NDArray[Any],
     X: NDArray[Any],
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
-    activation: str,
+    activation: str | Pair,
     parameter: float,
     n_threads: int,
 ) -> None: ...
@@ -21,7 +23,7 @@ def dense_backward(
     weight: NDArray[Any],
     A: NDArray[Any] | None,
     bias: NDArray[Any] | None,
-    activation: str,
+    activation: str | Pair,
     parameter: float,
     n_threads: int,
 ) -> None: ...

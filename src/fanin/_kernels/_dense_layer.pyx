@@ -35,7 +35,7 @@ from ._activations cimport (
     IDENTITY, Activation, activation_backward, activation_forward, activation_init,
     activation_needs_input)
 from ._blas cimport gemm, gemv
-from ._parallel cimport Call, call_begin, parallel_for, raise_pending
+from ._parallel cimport Call, call_begin, parallel_for, raise_stopped
 from ._rows cimport F32, F64, Rows, pack, rows_from_array
 
 cnp.import_array()
@@ -328,7 +328,7 @@ cdef void forward_tile(
     multiply(&p.forward, &t, <floating *>scratch_of(p, worker))
     activation_forward(
         C, ld, <const floating *>C, ld, bias, <floating *>NULL, 0, t.rows, t.cols,
-        &p.applied)
+        &p.applied, &p.call)
 
 
 cdef void d_tile(Layer *p, Py_ssize_t index, int worker, floating *_) noexcept nogil:
@@ -358,7 +358,7 @@ cdef void d_tile(Layer *p, Py_ssize_t index, int worker, floating *_) noexcept n
             lda = cols
             pack(<floating *>A, lda, &part, NULL, 0, rows, cols)
     # The same pointer is A or Z: the derivative takes one of them.
-    activation_backward(D, p.n_out, A, lda, A, lda, rows, cols, &p.f)
+    activation_backward(D, p.n_out, A, lda, A, lda, rows, cols, &p.f, &p.call)
 
 
 cdef void column_sums(
@@ -492,7 +492,7 @@ cdef int bias_init(Layer *p, object bias, Py_ssize_t n_out) except -1:
 
 
 def dense_forward(
-    out, X, weight, bias, str activation, double parameter, int n_threads
+    out, X, weight, bias, activation, double parameter, int n_threads
 ):
     """Write activation(X @ weight + bias) to `out`.
 
@@ -527,7 +527,7 @@ def dense_forward(
         outcome = forward_pass(&p)
     free(memory)
     if outcome:
-        raise_pending()
+        raise_stopped(&p.call)
 
 
 cdef struct Whole:
@@ -581,7 +581,7 @@ cdef int backward_pass(Layer *p, Whole *w) noexcept nogil:
 
 
 def dense_backward(
-    dX, dweight, sums, dA, X, weight, A, bias, str activation, double parameter,
+    dX, dweight, sums, dA, X, weight, A, bias, activation, double parameter,
     int n_threads
 ):
     """Write the gradients with respect to X, weight and bias, given that for A.
@@ -659,4 +659,4 @@ def dense_backward(
         outcome = backward_pass(&p, &w)
     free(memory)
     if outcome:
-        raise_pending()
+        raise_stopped(&p.call)

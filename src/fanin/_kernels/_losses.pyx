@@ -7,6 +7,7 @@ b) `forward` is that entry for arrays: blocks of rows, some 16,000 values each, 
    tasks of the pool. What lies as the loops want it is read in place; other layouts
    and dtypes are packed block by block into a buffer of the worker's. The sums of the
    blocks are added in their order, so that their number of threads is of no account.
+c) Functions of the user's are called in _custom.pyx.
 
 Cost beside the loops': a buffer of about 256 KiB a thread if anything is packed,
 24 bytes a block.
@@ -20,7 +21,8 @@ cimport numpy as cnp
 
 import numpy as np
 
-from ._parallel cimport Call, call_begin, parallel_for, raise_pending
+from ._custom cimport Custom, Pair, custom_loss
+from ._parallel cimport Call, call_begin, parallel_for, raise_stopped
 from ._rows cimport F32, F64, Rows, pack, pack_i64, rows_from_array
 from ._simd cimport simd_level
 
@@ -67,16 +69,21 @@ cdef enum:
 
 
 cdef int loss_init(LossFunction *f, object name, double parameter) except -1:
+    f.parameter = parameter
+    f.quantiles = NULL
+    f.custom = NULL
+    if isinstance(name, Pair):
+        f.code = CUSTOM_LOSS
+        f.custom = &(<Pair>name).custom
+        return 0
     if name not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {name!r}")
     f.code = LOSSES[name]
-    f.parameter = parameter
-    f.quantiles = NULL
     return 0
 
 
 cdef bint loss_is_per_row(const LossFunction *f) noexcept nogil:
-    return f.code == SOFTMAX_CROSS_ENTROPY
+    return f.code == SOFTMAX_CROSS_ENTROPY or f.code == CUSTOM_LOSS
 
 
 cdef bint loss_takes_labels(const LossFunction *f) noexcept nogil:
@@ -86,9 +93,14 @@ cdef bint loss_takes_labels(const LossFunction *f) noexcept nogil:
 cdef void loss_forward(
     floating *dZ, const floating *Z, const floating *Y, const int64_t *labels,
     const double *weight, Py_ssize_t rows, Py_ssize_t cols, double scale,
-    floating *scratch, Py_ssize_t *bad, LossSum *total, const LossFunction *f
+    floating *scratch, Py_ssize_t *bad, LossSum *total, const LossFunction *f,
+    Call *call
 ) noexcept nogil:
-    if floating is float:
+    if f.custom != NULL:
+        bad[0] = -1
+        custom_loss(dZ, Z, Y, weight, rows, cols, scale, &total.hi, &total.lo,
+                    <const Custom *>f.custom, call)
+    elif floating is float:
         kernels.forward_f32(dZ, Z, Y, labels, weight, rows, cols, scale, scratch, bad,
                             total, f)
     else:
@@ -99,6 +111,8 @@ cdef void loss_forward(
 cdef void loss_link(
     floating *Z, Py_ssize_t rows, Py_ssize_t cols, const LossFunction *f
 ) noexcept nogil:
+    if f.custom != NULL:
+        return
     if floating is float:
         kernels.link_f32(Z, rows, cols, f)
     else:
@@ -137,6 +151,7 @@ cdef struct Job:
     size_t room_size
     LossSum *partial
     Py_ssize_t *bad
+    Call call
 
 
 cdef void forward_block(
@@ -174,7 +189,7 @@ cdef void forward_block(
         dZ = <floating *>job.dZ + start * cols
     loss_forward(
         dZ, Z, Y, labels, job.weight + start if job.weight != NULL else NULL, rows,
-        cols, job.scale, scratch, &job.bad[task], &job.partial[task], &job.f)
+        cols, job.scale, scratch, &job.bad[task], &job.partial[task], &job.f, &job.call)
 
 
 cdef void forward_f32_task(void *job, Py_ssize_t i, int worker) noexcept nogil:
@@ -192,16 +207,16 @@ cdef bint is_plain(object array, int dtype, const Rows *rows) noexcept:
 
 
 def forward(
-    Z, Y, str loss, double scale=1.0, double parameter=0.0, quantiles=None,
+    Z, Y, loss, double scale=1.0, double parameter=0.0, quantiles=None,
     const double[::1] weight=None, bint gradient=True, int n_threads=1
 ):
     """Return (sum of losses, scale * gradient or None, first bad row or -1).
 
     Z is (rows, cols) of any real dtype and layout, Y as well, or labels (rows,). The
-    arithmetic and the gradient are float32 for float32 and float16 Z, else float64.
+    arithmetic and the gradient are float32 for float32 and float16 Z, else float64. The
+    loss is a name or a Pair.
     """
     cdef Job job
-    cdef Call call
     cdef Py_ssize_t i, n_tasks, bad = -1
     cdef int rc = 0, itemsize, own
     cdef LossSum total
@@ -256,9 +271,9 @@ def forward(
         if job.room == NULL or job.partial == NULL or job.bad == NULL:
             raise MemoryError
         with nogil:
-            call_begin(&call, n_threads)
+            call_begin(&job.call, n_threads)
             rc = parallel_for(
-                &call, forward_f32_task if own == F32 else forward_f64_task, &job,
+                &job.call, forward_f32_task if own == F32 else forward_f64_task, &job,
                 n_tasks)
             if rc == 0:
                 for i in range(n_tasks):
@@ -270,11 +285,11 @@ def forward(
         free(job.partial)
         free(job.bad)
     if rc:
-        raise_pending()
+        raise_stopped(&job.call)
     return total.hi + total.lo, dZ, bad
 
 
-def link(floating[:, ::1] Z, str loss):
+def link(floating[:, ::1] Z, loss):
     """Replace Z by the prediction that the loss makes of it."""
     cdef LossFunction f
     loss_init(&f, loss, 0.0)

@@ -189,7 +189,7 @@ cdef void operation_forward_rows(
     if o.kind == ACTIVATION:
         activation_forward(
             y, ld, x, ld_in, <const floating *>NULL, <floating *>NULL, 0, m, o.n_out,
-            &o.activation)
+            &o.activation, &p.call)
     elif o.kind == DROPOUT:
         drop_rows(p, at, row, m, _)
     elif o.kind == BATCH_NORM:
@@ -265,7 +265,7 @@ cdef int over_blocks(Pass *p, TaskFunction task, Py_ssize_t cols) noexcept nogil
         return parallel_for(&p.call, task, p, blocks)
     for i in range(blocks):
         task(p, i, 0)
-    return 0
+    return INTERRUPTED if p.call.stopped else 0
 
 
 cdef int operation_forward(Pass *p, int at, int itemsize) noexcept nogil:

@@ -7,6 +7,7 @@ cdef extern from "parallel.h" nogil:
         int n_threads
         int stopped
         int (*poll)() noexcept nogil    # NULL: the call is not to be interrupted
+        void *error
 
 # Start a library call on at most `n_threads` threads. It can be interrupted by
 # Ctrl-C if it comes from the main thread.
@@ -18,4 +19,13 @@ cdef void call_begin(Call *call, int n_threads) noexcept nogil
 cdef int parallel_for(
     Call *call, Task task, void *context, Py_ssize_t n_tasks) noexcept nogil
 
+# Whether a task that takes long should end early; any thread of the call may ask.
+cdef bint call_should_stop(Call *call) noexcept nogil
+
+# Stop the call because of an exception in one of its tasks; the first is kept.
+cdef void call_fail(Call *call, object error) noexcept
+
 cdef int raise_pending() except -1
+
+# The same where tasks call functions of the user's: raise what stopped the call.
+cdef int raise_stopped(Call *call) except -1

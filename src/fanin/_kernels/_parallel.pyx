@@ -1,10 +1,12 @@
 """The process's thread pool, as the other kernels see it.
 
 Design: parallel.c holds the pool and knows no Python. This module is its only
-instance (it is linked in here and nowhere else) and adds the one thing that
-needs the interpreter: asking it, every 50 ms, whether a signal has come. Only
+instance (it is linked in here and nowhere else) and adds the two things that
+need the interpreter. One is asking it, every 50 ms, whether a signal has come. Only
 the main thread asks, because Python handles signals nowhere else, and because
-taking the GIL in the middle of a kernel may cost a wait of milliseconds.
+taking the GIL in the middle of a kernel may cost a wait of milliseconds. The other
+is carrying an exception, from a user's function that a task called on whatever
+thread, to the thread that made the call: it waits in the Call, which has stopped.
 """
 
 import os
@@ -13,12 +15,14 @@ import threading
 import numpy as np
 
 from cpython.exc cimport PyErr_Occurred
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cdef extern from "parallel.h" nogil:
     ctypedef int (*fanin_poll)() noexcept nogil
     void fanin_call_begin(Call *call, int n_threads, fanin_poll poll)
     int fanin_parallel_for(
         Call *call, Task task, void *context, Py_ssize_t n_tasks)
+    int fanin_should_stop(Call *call)
     int fanin_pool_size()
 
 cdef extern from "parallel_os.h" nogil:
@@ -66,6 +70,32 @@ cdef int raise_pending() except -1:
         raise RuntimeError(
             "a signal handler forked during a fanin call; the child cannot finish it")
     return -1
+
+
+cdef bint call_should_stop(Call *call) noexcept nogil:
+    # (Only a call of the main thread has a poll.)
+    if (not call.stopped and call.poll != NULL
+            and PyThread_get_thread_ident() == main_thread):
+        return fanin_should_stop(call)
+    return call.stopped
+
+
+cdef void call_fail(Call *call, object error) noexcept:
+    if call.error == NULL:
+        Py_INCREF(error)
+        call.error = <void *>error
+    call.stopped = 1
+
+
+cdef int raise_stopped(Call *call) except -1:
+    cdef object error
+    if call.error != NULL:
+        error = <object>call.error
+        Py_DECREF(error)
+        call.error = NULL
+        if PyErr_Occurred() == NULL:    # else Ctrl-C came as well, and goes first
+            raise error
+    return raise_pending()
 
 
 def pool_size():

@@ -18,6 +18,7 @@ c) Parallel over parameters. Each thread perturbs its own copy of theta in its o
 Cost: 4 m P^2 flops for P parameters and m samples; P + workspace memory a thread.
 """
 from libc.math cimport INFINITY, nextafter
+from cpython.ref cimport Py_DECREF
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -25,7 +26,7 @@ cimport numpy as cnp
 
 from ._pass cimport INTERRUPTED, Pass, Workspace
 from ._plan cimport Plan, run
-from ._parallel cimport Call, call_begin, parallel_for, raise_pending
+from ._parallel cimport Call, call_begin, call_fail, parallel_for, raise_stopped
 
 cnp.import_array()
 
@@ -148,9 +149,12 @@ def central_differences(
     finally:
         for w in range(n_threads):
             worker = &job.workers[w]
+            if worker.p.call.error != NULL:
+                call_fail(&call, <object>worker.p.call.error)
+                Py_DECREF(<object>worker.p.call.error)
             free(worker.theta)
             if worker.workspace != NULL:
                 plan.give_back(worker.workspace)
         free(job.workers)
     if rc or job.stopped:
-        raise_pending()
+        raise_stopped(&call)

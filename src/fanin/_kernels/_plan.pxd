@@ -12,6 +12,7 @@ cdef class Plan:
     cdef Py_ssize_t n_decayed
     cdef LossFunction loss
     cdef object quantiles           # keeps loss.quantiles alive
+    cdef tuple declared             # and the user's functions
     cdef Workspace *idle
     cdef Py_ssize_t n_sums
     cdef Py_ssize_t widest_norm

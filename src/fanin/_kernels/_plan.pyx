@@ -51,7 +51,7 @@ from ._operations cimport (
     operation_forward_rows, prepare)
 from ._optimizers cimport (
     UPDATE_ENTRIES, UPDATED, Update, update_init, update_tasks, update_walk)
-from ._parallel cimport call_begin, parallel_for, raise_pending
+from ._parallel cimport call_begin, parallel_for, raise_stopped
 from ._pass cimport (
     ACTIVATION, BAD_TARGET, BATCH_NORM, BLOCK_ROWS, DENSE, DONE, DROPOUT, INTERRUPTED,
     LAYER_NORM, NOT_FINITE, RMS_NORM, Operation, Pass, Workspace)
@@ -151,7 +151,7 @@ cdef void loss_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     # D is scratch when no gradient is wanted.
     loss_forward(
         dZ, A, <const floating *>Y, <const int64_t *>labels, weights, rows, n, scale, D,
-        &p.bad[tile], &p.partial[tile], p.loss)
+        &p.bad[tile], &p.partial[tile], p.loss, &p.call)
     if p.bad[tile] >= 0:
         p.bad[tile] += p.first + start
     if p.backward:
@@ -532,7 +532,8 @@ cdef class Plan:
         cdef int number
         cdef Operation *o
         self.itemsize = dtype.itemsize
-        loss_init(&self.loss, loss.name, loss.parameter)
+        loss_init(&self.loss, loss._kernel, loss.parameter)
+        self.declared = (layers, loss)
         quantiles = loss.quantiles
         if quantiles is not None:
             self.quantiles = np.array(quantiles, np.float64)
@@ -846,7 +847,7 @@ cdef class Plan:
             outcome = run(p, self.itemsize)
         self.give_back(workspace)
         if outcome == INTERRUPTED:
-            raise_pending()
+            raise_stopped(&p.call)
         return outcome
 
     cdef int set_out(self, Pass *p, object out) except -1:
@@ -926,7 +927,7 @@ cdef class Plan:
             with nogil:
                 outcome = run(p, self.itemsize)
             if outcome == INTERRUPTED:
-                raise_pending()
+                raise_stopped(&p.call)
             # The caller may change `out` before the backward pass.
             tape.copy_output(p.n_operations - 1, out)
         p.keep_state = True
@@ -1043,7 +1044,7 @@ cdef class Tape:
         if workspace != NULL:
             plan.give_back(workspace)
         if outcome == INTERRUPTED:
-            raise_pending()
+            raise_stopped(&p.call)
 
     def output(self, int layer):
         """Return a copy of the output of the plan's layer of that number.

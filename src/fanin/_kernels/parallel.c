@@ -182,6 +182,7 @@ void fanin_call_begin(fanin_call *call, int n_threads, fanin_poll poll)
     call->n_threads = n_threads < 1 ? 1 : n_threads;
     call->stopped = 0;
     call->poll = poll;
+    call->error = NULL;
     call->last_poll = poll == NULL ? 0.0 : fanin_coarse_seconds();
 }
 
@@ -201,6 +202,8 @@ static int should_stop(fanin_call *call, pool_t *p)
     }
     return call->stopped;
 }
+
+int fanin_should_stop(fanin_call *call) { return should_stop(call, NULL); }
 
 /* Publish the job, start missing workers, wake sleeping ones. */
 static void publish(pool_t *p, job *work)
@@ -271,7 +274,7 @@ static int run_alone(fanin_call *call, fanin_task task, void *context,
         }
         task(context, i, 0);
     }
-    return 0;
+    return call->stopped ? -1 : 0;
 }
 
 int fanin_parallel_for(fanin_call *call, fanin_task task, void *context,

@@ -16,6 +16,7 @@ enum {
     FANIN_SILU = 8,
     FANIN_GELU = 9,
     FANIN_GELU_TANH = 10,
+    FANIN_CUSTOM_ACTIVATION = 11, /* a function of the user's: see _custom.pyx */
 };
 
 /* Whether the derivative is a function of z only, not of a = f(z). */

@@ -12,14 +12,17 @@ enum {
     FANIN_POISSON = 4,
     FANIN_BINARY_CROSS_ENTROPY = 5,
     FANIN_SOFTMAX_CROSS_ENTROPY = 6,
+    FANIN_CUSTOM_LOSS = 7, /* a function of the user's: see _custom.pyx */
 };
 
 /* A loss and its numbers: parameter is Huber's delta, the quantile or the smoothing of
- * labels; quantiles, one for each column, comes before it if not NULL. */
+ * labels; quantiles, one for each column, comes before it if not NULL. custom is not
+ * for the loops here, but for those who choose between them and _custom.pyx. */
 typedef struct {
     int code;
     double parameter;
     const double *quantiles;
+    const void *custom;
 } fanin_loss;
 
 /* A sum of many terms that loses no digits: hi + lo (Neumaier 1974). */
