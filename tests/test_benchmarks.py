@@ -129,6 +129,18 @@ def test_network_rows_agree(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_two_networks_at_once_are_checked(dtype):
+    contenders = dict(networks.two_at_once([7, 9, 3], 11, 4, dtype, session()))
+    both = contenders["fanin"]
+    for _ in range(2):
+        both.prepare()
+        both.check(both.run())
+    both.prepare()
+    with pytest.raises(Wrong, match="bits of network 1 beside another"):
+        both.check(None)  # nobody has trained
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_of_the_functional_layer_agree(dtype):
     for n_rows in (1, 11):
         run_once(functional.forward_and_backward(n_rows, 6, 9, dtype, session()))

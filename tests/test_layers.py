@@ -363,7 +363,34 @@ def test_the_objective_is_what_scipy_minimizes():
         f(before[:-1])
 
 
+def test_with_momentum_1_nothing_is_left_of_earlier_statistics():
+    """Of a variance of 1e-12 beside one of 1, a difference would keep 4 digits."""
+    layers = [BatchNorm(momentum=1.0), Dense(1)]
+    net = fanin.Network(2, layers, loss="squared_error", dtype=np.float64)
+    X = 1e-6 * np.random.default_rng(0).standard_normal((40, 2))
+    net.forward(X, training=True)
+    found = net.named_buffers()
+    np.testing.assert_allclose(
+        found["batch_norm0.running_var"], X.var(axis=0, ddof=1), rtol=1e-14
+    )
+    np.testing.assert_allclose(
+        found["batch_norm0.running_mean"], X.mean(axis=0), rtol=1e-12
+    )
+
+
 # --- penalty and weights ----------------------------------------------------------
+
+
+def test_the_gradient_of_a_block_is_without_the_penalty():
+    """A gradient that is given may be that of anything: the penalty is the loss's."""
+    X, dA = np.ones((4, 5)), np.ones((4, 3))
+    found = []
+    for l2 in (0.0, 0.5):
+        net, *_ = make(Activation("tanh"), l2=l2)
+        net.forward(X)
+        found.append((net.backward(dA), net.gradient.copy()))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
 def test_the_penalty_is_half_the_squares_of_the_weights():

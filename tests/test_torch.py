@@ -8,19 +8,21 @@ its terms. So the tolerance of an array is
     max(TOLERANCE * |a|, 2 n u S),     u = eps / 2,
 
 where S, the array's sensitivity, is what it changes by for a relative change of 1 of
-every intermediate value of the pass, forward and backward: measured in PyTorch alone,
-in double, by multiplying each by ``1 + DELTA * normal`` (stochastic arithmetic:
-Parker, Pierce & Eggert, Comput. Sci. Eng. 2 (2000) 58) and dividing by DELTA. A sum of
-n products x_i y_i in any order has an error of about sqrt(n) u sum |x_i y_i| (Higham &
+every intermediate value of the pass, forward and backward, and for a change by 1 of
+every slope of a curved activation: measured in PyTorch alone, in double, by
+multiplying each by ``1 + DELTA * normal`` and dividing by DELTA (stochastic
+arithmetic: Parker, Pierce & Eggert, Comput. Sci. Eng. 2 (2000) 58). A sum of n
+products x_i y_i in any order has an error of about sqrt(n) u sum |x_i y_i| (Higham &
 Mary, SIAM J. Sci. Comput. 41 (2019) A2815), which is at most n u times the root of the
-sum of their squares, by which S moves; n is the longest sum of the network, and there
-are two libraries. `test_the_tolerances_are_sharp` holds the second term to be the
-exception.
+sum of their squares, which is what S counts; n is the longest sum of the network, and
+there are two libraries. `test_the_tolerances_are_sharp` holds the second term to be
+the exception.
 
 Where the argument of a function with a kink (relu and its like at 0, an absolute error)
 lies within that of the kink, its sign and thus the gradient are rounding's choice: the
-problem is drawn again. (In double that has a probability of 1e-11 a network, in single
-of 1 %.)
+problem is drawn again (in double about never, in single one network of a hundred), as
+where a value exceeds `LARGEST`, which an exponential soon does. Nothing else is left
+out: a batch normalization of two rows, say, has its sensitivity.
 """
 
 from __future__ import annotations
@@ -185,11 +187,9 @@ class TorchNetwork:
             }
             if layer.kind == "dense":
                 z = self.jitter(F.linear(A, own["weight"].T, own["bias"]))
-                function = fanin.activations.get(layer.activation)
-                A = activation(function, z, self.kinks)
+                A = self.activate(layer, z)
             elif layer.kind == "activation":
-                function = fanin.activations.get(layer.activation)
-                A = activation(function, A, self.kinks)
+                A = self.activate(layer, A)
             elif layer.kind != "dropout":
                 A = self.normalize(i, layer, A, own["gamma"], own["beta"], training)
             elif training:
@@ -198,6 +198,15 @@ class TorchNetwork:
                 )
                 A = A * torch.tensor(mask, dtype=self.dtype)
             A = self.jitter(A)
+        return A
+
+    def activate(self, layer, z):
+        function = fanin.activations.get(layer.activation)
+        A = activation(function, z, self.kinks)
+        exact = function.name in ("identity", "relu", "leaky_relu")
+        if self.generator is not None and not exact:
+            # A slope is off by a part of the largest, not of itself: 1 - a**2 is.
+            A = A + (_factors(z, self.generator) - 1) * (z - z.detach())
         return A
 
     def normalize(self, i, layer, A, gamma, beta, training):
@@ -281,6 +290,15 @@ def pytorch_block(problem, dtype, jitter=None):
     return SimpleNamespace(arrays=found, kinks=[z.detach() for z in twin.kinks])
 
 
+def fanin_gradients(problem):
+    """The same of the network itself."""
+    net, X, y = problem.net, problem.X, problem.y
+    mode = {"sample_weight": problem.sample_weight, "training": problem.training}
+    loss, gradient = net.loss_and_gradient(X, y, **mode)
+    dX = net.input_gradient(X, y, **mode)
+    return {"loss": loss, "dX": dX, **net.unflatten(gradient)}
+
+
 def block_gradient(problem):
     rng = np.random.default_rng(0)
     shape = (problem.X.shape[0], problem.net.n_outputs)
@@ -306,9 +324,7 @@ def an_optimizer(seed):
         ours = optimizers.SGD(momentum=momentum, nesterov=nesterov, **clip)
 
         def make(groups):
-            return torch.optim.SGD(
-                groups, lr=1.0, momentum=momentum, nesterov=nesterov
-            )
+            return torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=nesterov)
     elif kind == 1:
         momentum, alpha = float(rng.choice([0.0, 0.9])), 0.9
         ours = optimizers.RMSProp(
@@ -327,9 +343,7 @@ def an_optimizer(seed):
                 groups, betas=(0.8, 0.999), eps=epsilon, amsgrad=flag
             )
     else:
-        ours = optimizers.AdamW(
-            weight_decay=0.3, epsilon=epsilon, amsgrad=flag, **clip
-        )
+        ours = optimizers.AdamW(weight_decay=0.3, epsilon=epsilon, amsgrad=flag, **clip)
 
         def make(groups):
             for group, decay in zip(groups, (0.3, 0.0), strict=True):
@@ -445,12 +459,7 @@ dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @cases
 def test_loss_and_gradients_equal_pytorch(seed, dtype):
     problem, wanted, sensitivity = drawn(seed, dtype, pytorch_gradients)
-    net, X, y = problem.net, problem.X, problem.y
-    mode = {"sample_weight": problem.sample_weight, "training": problem.training}
-    loss, gradient = net.loss_and_gradient(X, y, **mode)
-    dX = net.input_gradient(X, y, **mode)
-    found = {"loss": loss, "dX": dX, **net.unflatten(gradient)}
-    compare(problem, found, wanted, sensitivity)
+    compare(problem, fanin_gradients(problem), wanted, sensitivity)
 
 
 @dtypes
@@ -489,10 +498,18 @@ def test_steps_equal_pytorch(seed, dtype):
 
 @dtypes
 def test_the_tolerances_are_sharp(dtype):
-    """Nine arrays of ten are held to `TOLERANCE` of their norm, or some times that."""
-    shares = []
+    """Nearly all arrays differ by less than `TOLERANCE` of their norm.
+
+    And of nine in ten no more is allowed than ten times that, so that an error of one
+    digit in 1e-10 (or 1e-3) would not pass for rounding.
+    """
+    within, allowed = [], []
     for seed in range(60):
         problem, wanted, sensitivity = drawn(seed, dtype, pytorch_gradients)
-        for limit, strict in limits(problem, wanted, sensitivity).values():
-            shares.append(limit <= 4 * strict)
-    assert np.mean(shares) > 0.9
+        found = fanin_gradients(problem)
+        for name, (limit, strict) in limits(problem, wanted, sensitivity).items():
+            error = size(found[name] - np.asarray(wanted[name], np.float64))
+            within.append(error <= strict)
+            allowed.append(limit <= 10 * strict)
+    assert np.mean(within) > 0.95
+    assert np.mean(allowed) > 0.9

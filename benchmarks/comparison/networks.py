@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -561,6 +562,43 @@ def predict(
         yield "ONNX Runtime", Contender(lambda: model.run(None, feed)[0], check)
 
 
+def two_at_once(
+    sizes: list[int], n_rows: int, n_steps: int, dtype: Any, session: Session
+) -> Contenders:
+    """Time steps of two networks on two Python threads beside those of one alone.
+
+    With two CPUs at rest and no lock held the times are equal.
+    """
+    X, y = make_batch(sizes, n_rows, dtype)
+    start = fanin_network(sizes, dtype).parameters.copy()
+    nets = [fanin_network(sizes, dtype) for _ in range(3)]
+    optimizers = [fanin.optimizers.Adam(RATE["adam"]) for _ in nets]
+
+    def train(i: int) -> None:
+        for _ in range(n_steps):
+            nets[i].train_step(X, y, optimizers[i], n_threads=1)
+
+    def reset() -> None:
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            net.parameters = start
+            optimizer.reset()
+
+    def both() -> None:
+        other = threading.Thread(target=train, args=(1,))
+        other.start()
+        train(2)
+        other.join()
+
+    def check(_: None) -> None:
+        train(0)
+        for i, net in enumerate(nets[1:], start=1):
+            differing = np.count_nonzero(net.parameters != nets[0].parameters)
+            require(float(differing), 0.0, f"bits of network {i} beside another")
+
+    yield "floor", Contender(lambda: train(0), None, reset)
+    yield "fanin", Contender(both, check, reset)
+
+
 def name_of(sizes: list[int]) -> str:
     return "-".join(str(n) for n in sizes)
 
@@ -601,4 +639,7 @@ def rows() -> list[Row]:
         name = f"predict {count}, {name_of(sizes)}, {what}"
         note = f"{products}; scikit-learn: {'labels' if labels else 'probabilities'}"
         found.append(Row(name, partial(predict, sizes, n, f4, labels), note))
+    name = f"20 steps on each of two Python threads, {name_of(middle)}, batch 128, Adam"
+    alone = "two networks, one thread a call; floor: one of them alone"
+    found.append(Row(name, partial(two_at_once, middle, 128, 20, f4), alone))
     return found

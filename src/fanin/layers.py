@@ -167,9 +167,9 @@ class BatchNorm(Layer):
 
     In training ``xhat = (x - mean) / sqrt(var + eps)`` with the batch's mean and
     (biased) variance, and the output is ``xhat * gamma + beta`` (Ioffe & Szegedy,
-    ICML 2015). In inference the running statistics take their place, which each
-    training step moves by ``running += momentum * (batch - running)``, with the
-    unbiased variance: PyTorch's ``BatchNorm1d``.
+    ICML 2015). In inference the running statistics take their place, which are moved by
+    each training step, ``running = (1 - momentum) * running + momentum * batch``, with
+    the unbiased variance: PyTorch's ``BatchNorm1d``.
 
     Parameters
     ----------

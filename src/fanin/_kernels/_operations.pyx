@@ -379,5 +379,6 @@ cdef void keep_statistics(Pass *p) noexcept nogil:
             if moments[c] == <double>p.n_rows:
                 var = (moments[3 * n + c] + moments[4 * n + c]) / (moments[c] - 1.0)
                 var = ldexp(var, 2 * exponent[c])
-            state[c] += o.momentum * (mean - state[c])
-            state[n + c] += o.momentum * (var - state[n + c])
+            # (Not by a difference: with momentum 1, what was there leaves no rounding.)
+            state[c] = (1.0 - o.momentum) * state[c] + o.momentum * mean
+            state[n + c] = (1.0 - o.momentum) * state[n + c] + o.momentum * var
