@@ -21,7 +21,17 @@ __all__ = [
 
 
 class Layer:
-    """What layers share: use one of the subclasses."""
+    """What layers have in common: use one of the subclasses.
+
+    Layers are declarations, equal if their options are. They compute nothing and hold
+    no parameters: a `fanin.Network` does.
+
+    Examples
+    --------
+    >>> import fanin
+    >>> isinstance(fanin.layers.Dropout(0.2), fanin.layers.Layer)
+    True
+    """
 
     kind: ClassVar[str] = ""
 
