@@ -139,7 +139,6 @@ WITHOUT_EXAMPLE = {
     "fanin.GradientReport",
     "fanin.gradcheck.BlockRecord",
     "fanin.gradcheck.EntryRecord",
-    "fanin.layers.Layer",
     "fanin.losses.Loss",
     "fanin.optimizers.Optimizer",
     "fanin.schedules.Schedule",

@@ -472,6 +472,32 @@ def test_a_copy_is_equal_and_independent(clone):
             TypeError,
             "rng must be",
         ),
+        # A class in the place of an object: its parentheses were forgotten.
+        (
+            lambda: fanin.Network(2, [fanin.layers.BatchNorm], loss="huber"),
+            TypeError,
+            r"layers\[0\] .* the class BatchNorm; BatchNorm\(...\) makes an object",
+        ),
+        (
+            lambda: fanin.Network(2, [Dense(1)], loss=fanin.losses.Huber),
+            TypeError,
+            "loss must be a name or an object of fanin.losses; got the class Huber",
+        ),
+        (
+            lambda: Dense(1, fanin.activations.GELU),
+            TypeError,
+            "activation must be a name or an object .*; got the class GELU",
+        ),
+        (
+            lambda: make()[0].train_step(*make()[1:], Adam),
+            TypeError,
+            r"such as Adam\(\); got the class Adam; Adam\(...\) makes an object",
+        ),
+        (
+            lambda: make()[0].fit(*make()[1:], optimizer=Adam, epochs=1, batch_size=9),
+            TypeError,
+            "got the class Adam",
+        ),
     ],
 )
 def test_bad_construction(build, error, message):
@@ -491,7 +517,23 @@ def test_bad_construction(build, error, message):
         ),
         (lambda X, y: (X.astype(object), y), TypeError, "got dtype object"),
         (lambda X, y: (X, y[:-1]), ValueError, "one label for each of the 40 rows"),
-        (lambda X, y: (X, y.astype(float)), TypeError, "y must be integer labels"),
+        (
+            lambda X, y: (X, y.astype(float)),
+            TypeError,
+            r"y must be integer labels.*whole numbers: y.astype\(int\)",
+        ),
+        (
+            lambda X, y: (X, np.array(["a", "b", "c"])[y]),
+            TypeError,
+            r"y must be .*got dtype <U1\. For names .* numpy.unique\(y, return_inverse",
+        ),
+        (
+            lambda X, y: ([[1.0] * 5, [1.0]], y),
+            ValueError,
+            "X must be an array of real",
+        ),
+        (lambda X, y: (X, [[1], [1, 2]]), ValueError, "y must be an array of real"),
+        (lambda X, y: (X[:0], y[:0]), ValueError, "X has no rows"),
         (
             lambda X, y: (X, np.zeros((40, 4))),
             ValueError,

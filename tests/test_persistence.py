@@ -416,8 +416,9 @@ def test_paths_are_those_of_the_operating_system(tmp_path, monkeypatch):
             fanin.Network.load(bad)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         fanin.Network.load("nowhere")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as info:
         network().save(tmp_path / "no" / "folder")
+    assert info.value.filename == str(tmp_path / "no" / "folder")  # not its draft
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         network().save("folder")
@@ -444,7 +445,7 @@ def test_the_parameters_are_not_copied(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < size / 10
         tracemalloc.reset_peak()
         again = fanin.Network.load(tmp_path / "n")
-        assert size < tracemalloc.get_traced_memory()[1] < 1.15 * size
+        assert size < tracemalloc.get_traced_memory()[1] < 1.25 * size
     finally:
         tracemalloc.stop()
     np.testing.assert_array_equal(again.parameters, net.parameters)

@@ -1273,6 +1273,68 @@ def test_picked_rows_are_evaluated_as_if_they_were_all():
         net._evaluate(X, y, None, rows, 1)
 
 
+@pytest.mark.parametrize(
+    ("loss", "good", "bad", "message"),
+    [
+        ("softmax_cross_entropy", [0, 1, 2], 3, r"y\[59\] is 3: not a label"),
+        ("softmax_cross_entropy", [0, 1, 2], -1, r"y\[59\] is -1: not a label"),
+        ("softmax_cross_entropy", np.eye(3), 2.0, r"y\[59\] sums to 6"),
+        ("binary_cross_entropy", np.eye(3), 1.5, r"y\[59\] is 1.5 in column 0"),
+        ("poisson", np.eye(3), -1.0, r"y\[59\] is -1 in column 0"),
+        ("squared_error", np.eye(3), np.nan, r"y\[59\] is nan in column 0"),
+        ("huber", np.eye(3), 1e300, r"y\[59\] is 1e\+300 .* finite in float32"),
+        (
+            fanin.losses.Quantile((0.1, 0.5, 0.9)),
+            np.eye(3)[0],
+            np.inf,
+            r"y\[59\] is inf: a target must be a finite number",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["training", "validation", "held out"])
+def test_a_bad_target_is_found_before_the_first_step(loss, good, bad, message, where):
+    """In the last row of many batches: nothing has changed by then."""
+    X, _ = data(60)
+    y = np.resize(good, (60, *np.shape(good)[1:]))
+    wrong = y.copy()
+    wrong[59] = bad
+    net = fanin.Network(
+        5,
+        [Dense(4), fanin.layers.BatchNorm(), fanin.layers.Dropout(0.5), Dense(3)],
+        loss=loss,
+        rng=0,
+    )
+    before, adam = net._snapshot(), Adam()
+    options = {"optimizer": adam, "epochs": 1, "batch_size": 4, "shuffle": False}
+    given = {
+        "training": {"y": wrong},
+        "validation": {"y": y, "validation": (X, wrong)},
+        "held out": {"y": wrong, "validation_fraction": 0.2},
+    }[where]
+    with pytest.raises(ValueError, match=message) as info:
+        net.fit(X, **given, **options)
+    assert str(info.value).startswith("validation y") == (where == "validation")
+    for a, b in zip(before, net._snapshot(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert adam.n_steps == 0
+    assert not net.gradient.any()
+    net.fit(X, y, validation=(X, y), **options)
+    assert adam.n_steps == 15
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_whose_sum_overflows_are_refused():
+    X, y = data(60)
+    net = classifier()
+    message = "the weights of the samples must have a finite sum"
+    with pytest.raises(ValueError, match=message):
+        fit(net, X, y, sample_weight=np.full(60, 1e308))
+    with pytest.raises(ValueError, match=message):
+        fit(net, X, y, sample_weight=np.full(60, 1e300), class_weight={0: 1e300})
+    with pytest.raises(ValueError, match="positive, finite sum; got inf"):
+        net.train_step(X, y, Adam(), np.full(60, 1e308))
+
+
 def test_scipys_lbfgs_fits_behind_that_method():
     optimize = pytest.importorskip("scipy.optimize")
 

@@ -86,8 +86,12 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     # the tempfile module, whose files nobody else may read.
     draft = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(draft, "xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        try:
+            with open(draft, "xb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        except OSError as error:
+            error.filename = target  # nobody has asked for a draft
+            raise
         try:
             library.numpy.save_file(_tensors(network), draft, {KEY: text})
         except library.SafetensorError as error:

@@ -85,9 +85,15 @@ def sample_weights(
             )
     if class_weight is not None:
         factor = _class_factors(class_weight, loss, y, n_outputs)
-        weight = factor if weight is None else weight * factor
-    if weight is not None and not weight.any():
-        raise ValueError("every sample has weight 0: the mean loss is not defined")
+        with np.errstate(over="ignore"):
+            weight = factor if weight is None else weight * factor
+    if weight is not None:
+        if not weight.any():
+            raise ValueError("every sample has weight 0: the mean loss is not defined")
+        with np.errstate(over="ignore"):
+            total = weight.sum()
+        if not np.isfinite(total):
+            raise ValueError("the weights of the samples must have a finite sum")
     return weight
 
 

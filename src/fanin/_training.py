@@ -138,7 +138,7 @@ class _Run:
         elif not isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a fanin.optimizers.Optimizer, such as Adam(); "
-                f"got {type(optimizer).__name__}"
+                f"got {check.what(optimizer)}"
             )
         if self.minimize is not None and (network._mixes_rows or network._draws):
             raise ValueError(
@@ -147,6 +147,7 @@ class _Run:
             )
         self.optimizer = optimizer
         self.threads = _threads.resolve(n_threads)
+        self.check_targets(self.y)
         self.history = History()
         # Where the run stands. `total` and `mass` are of the epoch under way.
         self.epoch = 0
@@ -163,6 +164,14 @@ class _Run:
         self.bar: Any = None
 
     # --- what was given -----------------------------------------------------------
+
+    def check_targets(self, y: NDArray[Any], name: str = "") -> None:
+        """Refuse a bad target now, not in the batch that it would be in."""
+        net = self.network
+        loss = net.loss_function
+        bad = loss._first_bad(y, net.n_outputs, net.dtype, self.threads)
+        if bad >= 0:
+            raise ValueError(name + loss.bad_target(y, bad))
 
     def set_options(
         self,
@@ -245,6 +254,7 @@ class _Run:
             held_X, held_y = self.network._batch(
                 validation[0], validation[1], "validation X"
             )
+            self.check_targets(held_y, "validation ")
             self.held = held_X, held_y, None
         elif fraction > 0:
             source = self.source
@@ -304,8 +314,8 @@ class _Run:
         self.least = 2 if self.network._mixes_rows else 1
         if min(n, n if batch_size is None else batch_size) < self.least:
             raise ValueError(
-                "batch_size must be at least 2, of as many samples, for a network with "
-                f"batch normalization; got batches of 1 of {n} samples"
+                "batch normalization needs batches of at least 2 samples; got "
+                f"batch_size={batch_size} and {n} samples to train on"
             )
         self.n_train = n
         self.batch_size = n if batch_size is None else batch_size

@@ -22,7 +22,10 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def real_array(X: ArrayLike, name: str) -> NDArray[Any]:
     """Return `X` as an array of a real dtype; an array passes through uncopied."""
-    array = np.asarray(X)
+    try:
+        array = np.asarray(X)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     kind = array.dtype.kind
     masks = sys.modules.get("numpy.ma")
     if masks is not None and isinstance(X, masks.MaskedArray) and masks.is_masked(X):
@@ -36,6 +39,13 @@ def real_array(X: ArrayLike, name: str) -> NDArray[Any]:
             f"float32 or float64); got dtype {array.dtype}"
         )
     return array
+
+
+def what(value: object) -> str:
+    """Say what came, where an object was expected: a class lacks its parentheses."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}; {value.__name__}(...) makes an object"
+    return type(value).__name__
 
 
 def float_dtype(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
@@ -343,7 +353,8 @@ def sample_weights(
         raise ValueError(
             f"{name} must be finite and not negative; got {given[row]} at index {row}"
         )
-    total = float(found.sum())
+    with np.errstate(over="ignore"):
+        total = float(found.sum())
     if not np.finfo(np.float64).tiny <= total <= np.finfo(np.float64).max:
         raise ValueError(f"{name} must have a positive, finite sum; got {total}")
     return found

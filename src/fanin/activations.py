@@ -430,7 +430,7 @@ def get(activation: str | Activation) -> Activation:
     if not isinstance(activation, str):
         raise TypeError(
             "activation must be a name or an object of fanin.activations; got "
-            f"{activation!r}"
+            f"{check.what(activation)}"
         )
     return NAMED[check.choice(activation, NAMED, "activation")]
 

@@ -75,6 +75,24 @@ class Loss:
             )
         return array
 
+    def _first_bad(
+        self, y: NDArray[Any], n_outputs: int, dtype: np.dtype[Any], n_threads: int
+    ) -> int:
+        """Return the first row of `targets` that the kernel would refuse, or -1."""
+        if self.name not in _losses.LOSSES:
+            return -1
+        Z = np.broadcast_to(np.zeros((), dtype), (y.shape[0], n_outputs))
+        _, _, bad = _losses.forward(
+            Z,
+            y,
+            self.name,
+            parameter=self.parameter,
+            quantiles=self.quantiles,
+            gradient=False,
+            n_threads=n_threads,
+        )
+        return bad
+
     def bad_target(self, y: NDArray[Any], row: int) -> str:
         """Say what is wrong with the target that the kernel refused."""
         low, high = self._interval
@@ -350,7 +368,15 @@ class SoftmaxCrossEntropy(Loss):
 
     def targets(self, y: ArrayLike, n_rows: int, n_outputs: int) -> NDArray[Any]:
         """Return `y` in the form the kernels read; its values are checked there."""
-        array = check.real_array(y, "y")
+        try:
+            array = check.real_array(y, "y")
+        except TypeError as error:
+            if np.asarray(y).dtype.kind not in "USO":
+                raise
+            raise TypeError(
+                f"{error}. For names of classes: "
+                "classes, y = numpy.unique(y, return_inverse=True)"
+            ) from None
         if array.ndim == 1:
             return self._labels(array, n_rows, n_outputs)
         if array.shape != (n_rows, n_outputs):
@@ -368,7 +394,7 @@ class SoftmaxCrossEntropy(Loss):
             raise TypeError(
                 "y must be integer labels (n_samples,) or probabilities "
                 f"(n_samples, {n_outputs}); got shape {array.shape} with dtype "
-                f"{array.dtype}"
+                f"{array.dtype}. For labels that are whole numbers: y.astype(int)"
             )
         if array.dtype.kind == "b" and n_outputs != 2:
             raise TypeError(
@@ -386,8 +412,8 @@ class SoftmaxCrossEntropy(Loss):
         """Say what is wrong with the target that the kernel refused."""
         if y.ndim == 1:
             return (
-                f"y[{row}] is {y[row]}: not a label that the network has an output for "
-                "(labels count from 0)"
+                f"y[{row}] is {y[row]}: not a label (an integer from 0 to the number "
+                "of outputs - 1)"
             )
         values = np.asarray(y[row], dtype=np.float64)
         return (
@@ -553,6 +579,10 @@ def get(loss: str | Loss) -> Loss:
                 f"got {type(loss).__name__}, which the kernels do not know"
             )
         return loss
+    if not isinstance(loss, str):
+        raise TypeError(
+            f"loss must be a name or an object of fanin.losses; got {check.what(loss)}"
+        )
     return _BY_NAME[check.choice(loss, _BY_NAME, "loss")]
 
 

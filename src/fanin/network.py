@@ -133,8 +133,8 @@ class Network:
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
                 raise TypeError(
-                    f"layers[{i}] must be a layer of fanin.layers, such as Dense; "
-                    f"got {type(layer).__name__}"
+                    f"layers[{i}] must be a layer of fanin.layers, such as "
+                    f"Dense(100); got {check.what(layer)}"
                 )
         if not self.layers:
             raise ValueError("layers must hold at least one layer")
@@ -631,7 +631,9 @@ class Network:
         [7.0, 2.0]
         """
         if self._tape is None:
-            raise RuntimeError("backward needs a forward before it")
+            raise RuntimeError(
+                "backward needs a forward before it, with no step of training between"
+            )
         n_rows = self._tape.n_rows
         given = check.real_array(dA, "dA")
         if given.shape != (n_rows, self.n_outputs):
@@ -1346,7 +1348,7 @@ class Network:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a fanin.optimizers.Optimizer, such as Adam(); "
-                f"got {type(optimizer).__name__}"
+                f"got {check.what(optimizer)}"
             )
         return self._step(
             array,
@@ -1521,7 +1523,8 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument has a wrong shape, dtype or value.
+            If an argument has a wrong shape, dtype or value. All targets are checked
+            before the first step.
         FloatingPointError
             If training diverges: the message names the epoch, the batch and the
             first tensor that is not finite.
