@@ -77,6 +77,7 @@ MADE_OF = {
 NO_TWIN = {
     "_blas.addresses": "where functions lie in memory",
     "_blas.config": "a description of the BLAS",
+    "_custom.read_capsule": "what a capsule says it holds",
     "_moments.group_rows": "the size of a task",
     "_parallel.pool_size": "a count of threads",
     "_simd.available": "names of levels",

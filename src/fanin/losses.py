@@ -498,7 +498,7 @@ class Custom(_custom.Registered, Loss):
 
     function: Any
     derivative: Any
-    name: Any = field(default=None, kw_only=True)
+    name: Any = field(default=None, kw_only=True)  # type: ignore[misc]
     user_data: Any = field(default=None, kw_only=True)
     sample_targets: InitVar[ArrayLike | None] = field(default=None, kw_only=True)
     n_outputs: InitVar[int | None] = field(default=None, kw_only=True)

@@ -41,7 +41,7 @@ cnp.import_array()
 
 cdef enum:
     BLOCK = 1 << 16         # values that a Python function gets at a time
-    CHECK_CALLS = 4096
+    CHECK_CALLS = 256
 
 ctypedef double (*Scalar)(double) noexcept nogil
 ctypedef double (*ScalarData)(double, void *) noexcept nogil
@@ -224,8 +224,8 @@ cdef cnp.ndarray call_python(
     with np.errstate(over="ignore", under="ignore"):
         return cnp.PyArray_FROM_OTF(
             found, type_number,
-            cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_NOTSWAPPED
-            | cnp.NPY_ARRAY_FORCECAST)
+            cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+            | cnp.NPY_ARRAY_NOTSWAPPED | cnp.NPY_ARRAY_FORCECAST)
 
 
 cdef int python_forward(
