@@ -230,8 +230,8 @@ class Softplus(Activation):
     Examples
     --------
     >>> import fanin
-    >>> fanin.activations.apply([0.0, 1000.0], fanin.activations.Softplus()).round(4)
-    array([   0.6931, 1000.    ])
+    >>> fanin.activations.apply([0.0, 100.0], fanin.activations.Softplus()).round(4)
+    array([  0.6931, 100.    ])
     """
 
     _name = "softplus"
