@@ -614,7 +614,9 @@ def exported(module, name, *argtypes):
     api.PyCapsule_GetName.argtypes = [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    signature = api.PyCapsule_GetName(capsule)
+    assert signature.count(b",") + 1 == len(argtypes), signature
+    address = api.PyCapsule_GetPointer(capsule, signature)
     return ctypes.CFUNCTYPE(None, *argtypes)(address)
 
 
@@ -631,12 +633,12 @@ P, N, D, B = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
 def test_row_kernels_for_other_modules(rng, kind, shape, dtype):
     fuse = f"__pyx_fuse_{int(dtype == np.float64)}"
     forward = exported(
-        _layer_norm, f"{fuse}layer_norm_rows", P, NormRows, P, N, N, P, P, D, B
+        _layer_norm, f"{fuse}layer_norm_rows", P, N, NormRows, P, *(N, N, N), P, P, D, B
     )
     backward = exported(
         _layer_norm,
         f"{fuse}layer_norm_rows_backward",
-        *(P, P, P, P, P, NormRows, N, N, P, B),
+        *(P, P, P, P, P, N, NormRows, N, N, P, B),
     )
     rows, w = shape
     X, dY = rng.standard_normal((2, *shape)).astype(dtype)
@@ -645,19 +647,20 @@ def test_row_kernels_for_other_modules(rng, kind, shape, dtype):
     stats = np.full((4, rows), np.nan)
     pointers = [address(row) for row in stats]
     s = NormRows(*(pointers if dtype == np.float64 else [*pointers[:2], None, None]))
-    Y, dX, sums = np.empty_like(X), np.empty_like(X), np.zeros((2, w))
-    x, g = address(X), address(gamma)
-    forward(address(Y), s, x, rows, w, g, address(beta), 1e-3, centre)
+    # Rows further apart than they are long.
+    Y, wide = np.empty((rows, w + 5), dtype), np.empty((rows, w + 3), dtype)
+    wide[:, :w] = X
+    dX, sums = np.empty_like(X), np.zeros((2, w))
+    x, ldx, g = address(wide), w + 3, address(gamma)
+    forward(address(Y), w + 5, s, x, ldx, rows, w, g, address(beta), 1e-3, centre)
     wanted, saved = FORWARD[kind](X, gamma, beta, eps=1e-3)
-    assert np.array_equal(Y, wanted)
-    dy = address(dY)
-    backward(
-        *(address(dX), address(sums[0]), address(sums[1]), dy, x, s, rows, w, g, centre)
-    )
+    assert np.array_equal(Y[:, :w], wanted)
+    dy, total = address(dY), (address(sums[0]), address(sums[1]))
+    backward(address(dX), *total, dy, x, ldx, s, rows, w, g, centre)
     dx, dgamma, dbeta = BACKWARD[kind](dY, saved)
     assert np.array_equal(dX, dx)
     np.testing.assert_allclose(sums, [dgamma, dbeta], rtol=1e-12, atol=1e-12)
-    backward(dy, None, None, dy, x, s, rows, w, g, centre)  # in place
+    backward(dy, None, None, dy, x, ldx, s, rows, w, g, centre)  # in place
     largest = float(np.abs(dX).max())
     assert_agrees(dY, dx.astype(float), dtype, w, 4 * largest)
 
@@ -665,9 +668,9 @@ def test_row_kernels_for_other_modules(rng, kind, shape, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_column_kernels_for_other_modules(rng, dtype):
     fuse = f"__pyx_fuse_{int(dtype == np.float64)}batch_norm_rows"
-    forward = exported(_batch_norm, fuse, P, P, N, N, NormCols)
-    sums = exported(_batch_norm, f"{fuse}_sums", P, P, P, P, N, N, NormCols)
-    gradient = exported(_batch_norm, f"{fuse}_gradient", P, P, P, N, N, NormCols)
+    forward = exported(_batch_norm, fuse, P, N, P, N, N, N, NormCols)
+    sums = exported(_batch_norm, f"{fuse}_sums", P, P, P, P, N, N, N, NormCols)
+    gradient = exported(_batch_norm, f"{fuse}_gradient", P, P, P, N, N, N, NormCols)
     settle = exported(
         _batch_norm, "norm_settle", P, P, P, P, P, P, N, D, D, ctypes.c_int
     )
@@ -678,21 +681,23 @@ def test_column_kernels_for_other_modules(rng, dtype):
     _moments.moments_forward(state, exponent, X, (0,), 1)
     mean, rstd, lo, scale = stats = np.empty((4, w))
     settle(*map(address, (mean, rstd, lo, scale, state, exponent)), w, rows, 1e-5, True)
-    Y, dX, c = np.empty_like(X), np.empty_like(X), np.zeros((2, w))
+    Y, wide = np.empty((rows, w + 5), dtype), np.empty((rows, w + 3), dtype)
+    wide[:, :w] = X
+    dX, c = np.empty_like(X), np.zeros((2, w))
     slope = rstd * gamma
     s = NormCols(*map(address, (mean, lo, rstd, scale, slope, beta, c[0], c[1])))
-    forward(address(Y), address(X), rows, w, s)
+    dy, x, ldx = address(dY), address(wide), w + 3
+    forward(address(Y), w + 5, x, ldx, rows, w, s)
     wanted, saved = fanin.batch_norm(X, gamma, beta)
-    assert_agrees(Y, wanted.astype(float), dtype, rows)
+    assert_agrees(Y[:, :w], wanted.astype(float), dtype, rows)
     assert np.array_equal(stats[1] * stats[3], saved.rstd)
-    dy, x = address(dY), address(X)
-    sums(address(c[0]), address(c[1]), dy, x, rows, w, s)
+    sums(address(c[0]), address(c[1]), dy, x, ldx, rows, w, s)
     dx, dgamma, dbeta = fanin.batch_norm_backward(dY, saved)
     np.testing.assert_allclose(c, [dbeta, dgamma], rtol=1e-12, atol=1e-12)
     c /= rows
-    gradient(address(dX), dy, x, rows, w, s)
+    gradient(address(dX), dy, x, ldx, rows, w, s)
     assert_agrees(dX, dx.astype(float), dtype, rows)
-    gradient(address(dX), dy, None, rows, w, s)
+    gradient(address(dX), dy, None, 0, rows, w, s)
     assert_agrees(dX, dY * slope, dtype, 1)
 
 
