@@ -10,13 +10,14 @@ a) The pair is C functions or Python functions.
 b) C functions are called without the GIL, on whatever thread has the tile, and take
    and give double; a float32 network converts on the way. Between CHECK_CALLS of them
    the calling thread looks at Ctrl-C.
-c) Python functions get the GIL and a block of whole rows at a time, some BLOCK values,
+c) Python functions get the GIL and a block of whole rows at a time, some BLOCK_BYTES,
    so that what NumPy makes of it stays in a cache. The caller of the pass waits without
    the GIL, so a thread of the pool that takes it cannot wait for its own caller. The
    arrays are the function's: it may keep them (a traceback does), or write to an
    activation's, so that they cannot be windows on the plan's memory, which is gone or
    something else by then. The copy is where the bias is added. What comes back must
-   have the block's shape and a real dtype.
+   have the block's shape and a real dtype. The copying is done without the GIL, as is
+   most of what NumPy does, so that threads overlap where a call has work enough.
 d) An exception is kept in the Call and stops it (_parallel.pyx): all tasks that are
    left return at once, the pass unwinds as at Ctrl-C, and nothing is updated.
 
@@ -29,7 +30,7 @@ from cpython.pycapsule cimport (
 from libc.math cimport fabs, isfinite
 from libc.stdint cimport intptr_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cimport numpy as cnp
 
@@ -40,7 +41,7 @@ from ._parallel cimport Call, call_fail, call_should_stop
 cnp.import_array()
 
 cdef enum:
-    BLOCK = 1 << 16         # values that a Python function gets at a time
+    BLOCK_BYTES = 1 << 18   # of values that a Python function gets at a time
     CHECK_CALLS = 256
 
 ctypedef double (*Scalar)(double) noexcept nogil
@@ -187,23 +188,43 @@ cdef void custom_apply(
 # --- activations in Python ----------------------------------------------------------
 
 
-cdef cnp.ndarray block_of(
-    const floating *Z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t cols
-):
-    """Rows, copied to an array of their own."""
+cdef inline Py_ssize_t rows_of_block(Py_ssize_t cols, Py_ssize_t itemsize) noexcept:
+    return max(1, BLOCK_BYTES // (cols * itemsize))
+
+
+cdef cnp.ndarray new_block(Py_ssize_t rows, Py_ssize_t cols, int type_number):
     cdef cnp.npy_intp[2] shape
-    cdef cnp.ndarray block
-    cdef floating *to
-    cdef Py_ssize_t i, j
     shape[0] = rows
     shape[1] = cols
-    block = cnp.PyArray_EMPTY(
-        2, shape, cnp.NPY_FLOAT if sizeof(floating) == 4 else cnp.NPY_DOUBLE, 0)
-    to = <floating *>cnp.PyArray_DATA(block)
+    return cnp.PyArray_EMPTY(2, shape, type_number, 0)
+
+
+cdef void copy_rows(
+    floating *to, Py_ssize_t ldt, const floating *Z, Py_ssize_t ldz,
+    Py_ssize_t rows, Py_ssize_t cols
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(rows):
+        memcpy(to + i * ldt, Z + i * ldz, <size_t>cols * sizeof(floating))
+
+
+cdef void multiply_rows(
+    floating *D, Py_ssize_t ldd, const floating *slope, Py_ssize_t rows,
+    Py_ssize_t cols
+) noexcept nogil:
+    cdef Py_ssize_t i, j
     for i in range(rows):
         for j in range(cols):
-            to[i * cols + j] = Z[i * ldz + j]
-    return block
+            D[i * ldd + j] *= slope[i * cols + j]
+
+
+cdef void add_bias(
+    floating *z, const floating *bias, Py_ssize_t rows, Py_ssize_t cols
+) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(cols):
+            z[i * cols + j] += bias[j]
 
 
 cdef cnp.ndarray call_python(
@@ -215,12 +236,15 @@ cdef cnp.ndarray call_python(
         raise TypeError(
             f"{WHAT[which]} must return an array of shape {shape}; got "
             f"{type(found).__name__}")
-    if found.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{WHAT[which]} must return real numbers; got dtype {found.dtype}")
     if found.shape != shape:
         raise ValueError(
             f"{WHAT[which]} must return an array of shape {shape}; got {found.shape}")
+    if (cnp.PyArray_TYPE(found) == type_number
+            and cnp.PyArray_ISCARRAY_RO(found)):
+        return found
+    if found.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{WHAT[which]} must return real numbers; got dtype {found.dtype}")
     with np.errstate(over="ignore", under="ignore"):
         return cnp.PyArray_FROM_OTF(
             found, type_number,
@@ -233,26 +257,25 @@ cdef int python_forward(
     const floating *bias, floating *Z, Py_ssize_t ldz,
     Py_ssize_t rows, Py_ssize_t cols, const Custom *f, Call *call
 ) except -1:
-    cdef Py_ssize_t step = max(1, BLOCK // cols), first = 0, m, i, j
+    cdef int number = cnp.NPY_FLOAT if sizeof(floating) == 4 else cnp.NPY_DOUBLE
+    cdef Py_ssize_t step = rows_of_block(cols, sizeof(floating)), first = 0, m
     cdef cnp.ndarray block, found
     cdef floating *z
     cdef const floating *a
     while first < rows and not call.stopped:
         m = min(step, rows - first)
-        block = block_of(P + first * ldp, ldp, m, cols)
+        block = new_block(m, cols, number)
         z = <floating *>cnp.PyArray_DATA(block)
-        for i in range(m):
+        with nogil:
+            copy_rows(z, cols, P + first * ldp, ldp, m, cols)
             if bias != NULL:
-                for j in range(cols):
-                    z[i * cols + j] += bias[j]
+                add_bias(z, bias, m, cols)
             if Z != NULL:
-                for j in range(cols):
-                    Z[(first + i) * ldz + j] = z[i * cols + j]
-        found = call_python(f, 0, (block,), (m, cols), cnp.PyArray_TYPE(block))
+                copy_rows(Z + first * ldz, ldz, <const floating *>z, cols, m, cols)
+        found = call_python(f, 0, (block,), (m, cols), number)
         a = <const floating *>cnp.PyArray_DATA(found)
-        for i in range(m):
-            for j in range(cols):
-                A[(first + i) * lda + j] = a[i * cols + j]
+        with nogil:
+            copy_rows(A + first * lda, lda, a, cols, m, cols)
         first += m
     return 0
 
@@ -261,17 +284,21 @@ cdef int python_backward(
     floating *D, Py_ssize_t ldd, const floating *Z, Py_ssize_t ldz,
     Py_ssize_t rows, Py_ssize_t cols, const Custom *f, Call *call
 ) except -1:
-    cdef Py_ssize_t step = max(1, BLOCK // cols), first = 0, m, i, j
+    cdef int number = cnp.NPY_FLOAT if sizeof(floating) == 4 else cnp.NPY_DOUBLE
+    cdef Py_ssize_t step = rows_of_block(cols, sizeof(floating)), first = 0, m
     cdef cnp.ndarray block, found
+    cdef floating *z
     cdef const floating *slope
     while first < rows and not call.stopped:
         m = min(step, rows - first)
-        block = block_of(Z + first * ldz, ldz, m, cols)
-        found = call_python(f, 1, (block,), (m, cols), cnp.PyArray_TYPE(block))
+        block = new_block(m, cols, number)
+        z = <floating *>cnp.PyArray_DATA(block)
+        with nogil:
+            copy_rows(z, cols, Z + first * ldz, ldz, m, cols)
+        found = call_python(f, 1, (block,), (m, cols), number)
         slope = <const floating *>cnp.PyArray_DATA(found)
-        for i in range(m):
-            for j in range(cols):
-                D[(first + i) * ldd + j] *= slope[i * cols + j]
+        with nogil:
+            multiply_rows(D + first * ldd, ldd, slope, m, cols)
         first += m
     return 0
 
@@ -280,16 +307,21 @@ cdef int python_apply(
     floating *y, const floating *x, Py_ssize_t n, bint derivative, const Custom *f,
     Call *call
 ) except -1:
-    cdef Py_ssize_t first = 0, m, j
+    cdef int number = cnp.NPY_FLOAT if sizeof(floating) == 4 else cnp.NPY_DOUBLE
+    cdef Py_ssize_t step = BLOCK_BYTES // <Py_ssize_t>sizeof(floating), first = 0, m
     cdef cnp.ndarray block, found
+    cdef floating *z
     cdef const floating *value
     while first < n and not call.stopped:
-        m = min(BLOCK, n - first)
-        block = block_of(x + first, m, 1, m)
-        found = call_python(f, derivative, (block,), (1, m), cnp.PyArray_TYPE(block))
+        m = min(step, n - first)
+        block = new_block(1, m, number)
+        z = <floating *>cnp.PyArray_DATA(block)
+        with nogil:
+            copy_rows(z, m, x + first, m, 1, m)
+        found = call_python(f, derivative, (block,), (1, m), number)
         value = <const floating *>cnp.PyArray_DATA(found)
-        for j in range(m):
-            y[first + j] = value[j]
+        with nogil:
+            copy_rows(y + first, m, value, m, 1, m)
         first += m
     return 0
 
@@ -376,16 +408,22 @@ cdef int python_loss(
     Py_ssize_t rows, Py_ssize_t cols, double scale, double *total, double *remainder,
     const Custom *f, Call *call
 ) except -1:
-    cdef Py_ssize_t step = max(1, BLOCK // cols), first = 0, m, i, j
-    cdef cnp.ndarray found
+    cdef int number = cnp.NPY_FLOAT if sizeof(floating) == 4 else cnp.NPY_DOUBLE
+    cdef Py_ssize_t step = rows_of_block(cols, sizeof(floating)), first = 0, m, i, j
+    cdef cnp.ndarray z, y, found
     cdef const double *losses
     cdef const floating *dz
+    cdef floating *to
     cdef double w
     while first < rows and not call.stopped:
         m = min(step, rows - first)
         # Read-only: both functions take the same arrays.
-        z = block_of(Z + first * cols, cols, m, cols)
-        y = block_of(Y + first * cols, cols, m, cols)
+        z = new_block(m, cols, number)
+        y = new_block(m, cols, number)
+        to = <floating *>cnp.PyArray_DATA(z)
+        copy_rows(to, cols, Z + first * cols, cols, m, cols)
+        to = <floating *>cnp.PyArray_DATA(y)
+        copy_rows(to, cols, Y + first * cols, cols, m, cols)
         z.flags.writeable = False
         y.flags.writeable = False
         found = call_python(f, 0, (z, y), (m,), cnp.NPY_DOUBLE)
@@ -396,8 +434,7 @@ cdef int python_loss(
                 add(total, remainder, w * losses[i])
         if dZ != NULL:
             found = call_python(
-                f, 1, (z, y), (m, cols),
-                cnp.NPY_FLOAT if sizeof(floating) == 4 else cnp.NPY_DOUBLE)
+                f, 1, (z, y), (m, cols), number)
             dz = <const floating *>cnp.PyArray_DATA(found)
             for i in range(m):
                 w = 1.0 if weight == NULL else weight[first + i]
