@@ -222,7 +222,9 @@ def test_every_class_that_there_is_has_a_kind_and_an_example():
             for thing in map(vars(module).get, module.__all__)
             if isinstance(thing, type) and issubclass(thing, base)
         }
-        assert classes - {base} == set(KINDS[group].values())
+        # (Functions of the user's are code, which a file does not hold.)
+        own = {losses.Custom, activations.Custom}
+        assert classes - {base} - own == set(KINDS[group].values())
         assert len(set(KINDS[group].values())) == len(KINDS[group])
         assert set(EXAMPLES[group]) == set(KINDS[group])
         for cls in KINDS[group].values():
