@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 
 import numpy as np
@@ -339,6 +340,12 @@ def test_backward_needs_a_forward_and_a_gradient_that_fits():
     net.train_step(X, y, fanin.optimizers.SGD(0.1))
     with pytest.raises(RuntimeError, match="backward needs a forward"):
         net.backward(np.ones((40, 3)))
+    net.forward(X)
+    with pytest.raises(ValueError, match="overlaps X"):
+        net.backward(np.ones((40, 3)), out=X)
+    net.forward(X[:20])
+    with pytest.raises(ValueError, match="gradient overlaps dA"):
+        net.backward(net.gradient[:60].reshape(20, 3))
     net.forward(X[:0])
     assert net.backward(np.ones((0, 3))).shape == (0, 5)
     assert not net.gradient.any()
@@ -519,3 +526,69 @@ def test_the_penalty_is_added_once_whatever_the_number_of_chunks():
     many, found = net.loss_and_gradient(np.tile(X, (times, 1)), np.tile(y, times))
     assert many == pytest.approx(value, rel=1e-13)
     np.testing.assert_allclose(found, gradient, rtol=1e-11, atol=1e-14)
+
+
+def test_backward_is_refused_after_the_parameters_were_put_back():
+    net, X, _ = make()
+    kept = net._snapshot()
+    net.forward(X)
+    net._restore(kept)
+    with pytest.raises(RuntimeError, match="backward needs a forward"):
+        net.backward(np.ones((40, 3)))
+
+
+def test_gradients_do_not_go_where_the_weights_are():
+    net, X, y = make()
+    out = np.ones(net.n_parameters)
+    with pytest.raises(ValueError, match="overlaps sample_weight"):
+        net.loss_and_gradient(X, y, out, sample_weight=out[:40])
+    dX = np.ones((40, 5))
+    with pytest.raises(ValueError, match="overlaps sample_weight"):
+        net.input_gradient(X, y, out=dX, sample_weight=dX.ravel()[:40])
+
+
+def test_a_tape_in_a_cycle_is_collected():
+    """Cleared before it is freed, a tape would give its memory to no plan."""
+    net, X, _ = make()
+
+    class Holder:
+        pass
+
+    for _ in range(5):
+        tape = net._record(X, False, 1)
+        holder = Holder()
+        holder.tape, holder.own, tape = tape, holder, None
+        frames = [holder]
+        frames.append(frames)
+        del holder, frames
+        gc.collect()
+    assert net.forward(X).shape == (40, 3)
+
+
+def test_an_unaligned_theta_is_read_all_the_same():
+    net, X, y = make()
+    raw = np.zeros(net.parameters.nbytes + 1, np.uint8)
+    theta = raw[1:].view(np.float64)
+    theta[...] = net.parameters
+    value, gradient = net.objective(X, y)(theta)
+    wanted, right = net.loss_and_gradient(X, y)
+    assert value == wanted
+    np.testing.assert_array_equal(gradient, right)
+
+
+def test_divergence_names_the_layer_of_a_batch_of_many_chunks():
+    net = fanin.Network(
+        2, [Dense(3), Activation("relu"), Dense(1)], loss="squared_error", rng=0
+    )
+    rows = 2 * net._plan.chunk_rows
+    X = np.ones((rows, 2), np.float32)
+    X[rows - 5] = 3e38
+    net.named_parameters()["dense0.weight"][...] = 2
+    with pytest.raises(FloatingPointError, match=rf"dense0, inf at \[{rows - 5}, 0\]"):
+        net.train_step(X, np.zeros(rows), fanin.optimizers.SGD(0.1))
+
+
+def test_sizes_beyond_an_integer_are_refused():
+    wide = Dense(2**31 - 1, bias=False)
+    with pytest.raises(ValueError, match="more than 1e18 parameters"):
+        fanin.Network(2**31 - 1, [wide] * 4, loss="squared_error")

@@ -1614,3 +1614,39 @@ def test_the_plot_without_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "fanin\[plot\]"'):
         fanin.History(loss=[1.0]).plot()
+
+
+@pytest.mark.parametrize("batch_size", [None, 20])
+def test_a_loss_that_ctrl_c_hid_is_in_the_history(batch_size):
+    """The signal comes when the step has been taken and its loss is on its way."""
+
+    def train(stop_after):
+        net = fanin.Network(
+            3, [Dense(4, "tanh"), Dense(1)], loss="squared_error", rng=0
+        )
+        rng = np.random.default_rng(1)
+        X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
+        adam = fanin.optimizers.Adam(0.01)
+        options = {"optimizer": adam, "epochs": 4, "batch_size": batch_size}
+        step, calls = net._step, 0
+
+        def interrupted(*args):
+            nonlocal calls
+            loss = step(*args)
+            calls += 1
+            if calls == stop_after:
+                raise KeyboardInterrupt
+            return loss
+
+        net._step = interrupted
+        if stop_after == 0:
+            return net.fit(X, y, rng=0, **options), net
+        with pytest.warns(RuntimeWarning, match="interrupted"):
+            history = net.fit(X, y, rng=0, **options)
+        return net.fit(X, y, resume=history, **options), net
+
+    whole, expected = train(0)
+    for stop_after in (1, 2, 3, 4):
+        history, net = train(stop_after)
+        assert history.loss == pytest.approx(whole.loss, rel=1e-12)
+        np.testing.assert_array_equal(net.parameters, expected.parameters)

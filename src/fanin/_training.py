@@ -154,6 +154,7 @@ class _Run:
         self.batch = 0
         self.total = 0.0
         self.mass = 0.0
+        self.share = 0.0  # of the step under way
         self.elapsed = 0.0
         self.known_steps = getattr(optimizer, "n_steps", 0)
         self.best_value = math.nan
@@ -407,6 +408,8 @@ class _Run:
                 if self.minimize is None and missed == 1:
                     self.batch += 1
                     self.known_steps += 1
+                    self.total += self.share * network._last_loss
+                    self.mass += self.share
                 history._trim(self.epoch)
             resumable = self.minimize is None
             if reason == "diverged":
@@ -494,6 +497,7 @@ class _Run:
                     if share == 0.0:  # a mean over nothing
                         batch += 1
                         continue
+                self.share = share
                 when = f" at epoch {epoch}, batch {batch + 1}"
                 try:
                     loss = step(X, y, optimizer, index, threads, when, weight)
@@ -680,6 +684,7 @@ class _Run:
         assert self.minimize is not None
         network = self.network
         gradient = network.gradient
+        network._tape = None
         accepted = network.parameters.copy()
         loss = math.nan  # of the network's parameters as they are
         evaluated = False
@@ -753,6 +758,7 @@ class _Run:
         finally:
             # Not where the line search happened to be.
             network._parameters[...] = accepted
+            network._tape = None
             self.batch = 0
         return reason
 

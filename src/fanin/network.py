@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -148,6 +148,7 @@ class Network:
         self._state: NDArray[np.float64] = np.zeros(self._plan.n_state)
         self._gradient: NDArray[Any] | None = None
         self._tape: Tape | None = None
+        self._last_loss = math.nan
         self._draw = 0
         self._dropout_key = (0, 0)
 
@@ -458,6 +459,7 @@ class Network:
         self._parameters[...] = snapshot[0]
         self._state[...] = snapshot[1]
         self._draw = snapshot[2]
+        self._tape = None
 
     def unflatten(self, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return views into any vector laid out like `parameters`, by name.
@@ -542,7 +544,7 @@ class Network:
         out = self._output(array, out)
         training = self._training(training, array.shape[0])
         self._tape = None
-        self._tape = self._plan.record(
+        self._plan.record(
             self._parameters,
             array,
             out,
@@ -551,8 +553,8 @@ class Network:
             self._dropout_key,
             self._draw,
             n_threads=_threads.resolve(n_threads),
+            network=self,
         )
-        self._draw += training
         return out
 
     def _output(self, X: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
@@ -648,7 +650,10 @@ class Network:
             check.check_out(out, shape, self.dtype)
             check.contiguous_rows(out)
             check.no_overlap(out, given, "dA")
+            check.no_overlap(out, self._tape.X, "X")
             check.no_overlap(out, self._parameters, "the network's parameters")
+            check.no_overlap(out, self.gradient, "the network's gradient")
+        check.no_overlap(self.gradient, given, "dA", "the network's gradient")
         self._tape.backward(given, self.gradient, out, _threads.resolve(n_threads))
         return out
 
@@ -961,6 +966,8 @@ class Network:
             check.no_overlap(out, array, "X")
             check.no_overlap(out, targets, "y")
         weights = self._weights(sample_weight, array.shape[0])
+        if weights is not None:
+            check.no_overlap(out, weights, "sample_weight")
         threads = _threads.resolve(n_threads)
         value = self._evaluate(array, targets, out, None, threads, weights, training)
         return value, out
@@ -1023,6 +1030,8 @@ class Network:
             check.no_overlap(out, targets, "y")
             check.no_overlap(out, self._parameters, "the network's parameters")
         weights = self._weights(sample_weight, array.shape[0])
+        if weights is not None:
+            check.no_overlap(out, weights, "sample_weight")
         threads = _threads.resolve(n_threads)
         self._evaluate(array, targets, None, None, threads, weights, training, out)
         return out
@@ -1088,7 +1097,7 @@ class Network:
                 raise ValueError(
                     f"theta must have shape ({self.n_parameters},); got {given.shape}"
                 )
-            vector = np.ascontiguousarray(given, self.dtype)
+            vector = np.require(given, self.dtype, ["C", "A"])
             gradient = np.empty(self.n_parameters, self.dtype)
             value, bad = self._plan.evaluate(
                 vector,
@@ -1403,20 +1412,32 @@ class Network:
     ) -> str:
         """Name the first tensor of a failed step that holds a NaN or an infinity."""
         rows = np.arange(X.shape[0]) if index is None else index
-        batch = X[rows]
-        named = {"X": batch, "y": y[rows], **self.named_parameters()}
-        tape = self._record(batch, True, 1)
-        for i, A in enumerate(self._outputs_of(tape, batch)):
-            named[f"the output of {self.layers[i].kind}{i}"] = A
-        for name, array in reversed(self.unflatten(self.gradient).items()):
-            named[f"the gradient of {name}"] = array
-        for name, array in named.items():
+        # Batch normalization needs the batch whole; a chunk's layers are all kept.
+        step = rows.size if self._mixes_rows else self._plan.chunk_rows
+        parts = [rows[start : start + step] for start in range(0, rows.size, step)]
+
+        def tensors() -> Iterator[tuple[str, NDArray[Any], NDArray[np.intp] | None]]:
+            for part in parts:
+                yield "X", X[part], part
+                yield "y", y[part], part
+            for name, array in self.named_parameters().items():
+                yield name, array, None
+            for part in parts:
+                batch = X[part]
+                outputs = self._outputs_of(self._record(batch, True, 1), batch)
+                for i, A in enumerate(outputs):
+                    place = part if len(parts) > 1 else None
+                    yield f"the output of {self.layers[i].kind}{i}", A, place
+            for name, array in reversed(self.unflatten(self.gradient).items()):
+                yield f"the gradient of {name}", array, None
+
+        for name, array, part in tensors():
             finite = np.isfinite(array)
             if not finite.all():
                 where = [int(k) for k in np.unravel_index(finite.argmin(), array.shape)]
                 value = array[tuple(where)]
-                if name in ("X", "y"):  # the caller's row, not the batch's
-                    where[0] = int(rows[where[0]])
+                if part is not None:  # the caller's row, not the batch's
+                    where[0] = int(part[where[0]])
                 return (
                     f"the first tensor that is not finite is {name}, {value} at {where}"
                 )

@@ -37,7 +37,7 @@ from ._fill cimport FANIN_LANES, source
 from ._layer_norm cimport (
     NormRows, layer_norm_rows, layer_norm_rows_backward, norm_rows_at)
 from ._moments cimport moments_rows
-from ._parallel cimport parallel_for
+from ._parallel cimport Call, call_fail, parallel_for
 from ._pass cimport (
     ACTIVATION, BATCH_NORM, BLOCK_ROWS, DONE, DROPOUT, INTERRUPTED, LAYER_NORM,
     RMS_NORM, Operation, Pass)
@@ -284,6 +284,10 @@ cdef int operation_forward(Pass *p, int at, int itemsize) noexcept nogil:
         p, forward_f32_task if is_float else forward_f64_task, o.n_out)
 
 
+cdef void out_of_memory(Call *call) noexcept with gil:
+    call_fail(call, MemoryError("batch normalization: no memory for partial results"))
+
+
 cdef int batch_statistics(
     Pass *p, const Operation *o, int at, floating *_
 ) noexcept nogil:
@@ -294,6 +298,8 @@ cdef int batch_statistics(
     cdef int status = moments_rows(
         moments, exponent, <const floating *>p.A[at], p.ld[at], p.rows, n,
         p.call.n_threads)
+    if status == -2:
+        out_of_memory(&p.call)
     if status != 0:
         return status
     norm_settle(

@@ -138,8 +138,7 @@ def central_differences(
             worker.p.theta = <char *>worker.theta
             plan.set_mode(&worker.p, state, training, key, draw)
             plan.set_targets(&worker.p, y, weights)
-            if training and plan.mixes_rows:
-                worker.p.chunk_rows = worker.p.n_rows
+            plan.choose_chunk(&worker.p)
             plan.choose_addressing(&worker.p, X)
             worker.workspace = plan.take(&worker.p)
         call_begin(&call, n_threads)

@@ -39,6 +39,7 @@ cdef class Plan:
     cdef size_t layout(self, Pass *p, char *base) noexcept nogil
     cdef void choose_addressing(self, Pass *p, object X) noexcept
     cdef Workspace *take(self, Pass *p) except NULL
+    cdef int choose_chunk(self, Pass *p) except -1
     cdef int execute(self, Pass *p, object X) except? -2
     cdef void give_back(self, Workspace *workspace) noexcept
 

@@ -49,6 +49,7 @@ class Plan:
         draw: int = 0,
         update_state: bool = True,
         n_threads: int = 1,
+        network: Any = None,
     ) -> Tape: ...
     def evaluate(
         self,
@@ -85,6 +86,7 @@ class Plan:
 @disjoint_base
 class Tape:
     n_rows: int
+    X: NDArray[Any]
     def backward(
         self,
         dA: NDArray[Any],

@@ -30,6 +30,7 @@ Cost of a pass on m samples: 2 m P flops forward, 4 m P backward less the first
 layer's dL/dA_in, for P weights; beside the products, one read and one write of
 each activation and its derivative.
 """
+cimport cython
 from cython cimport floating
 from libc.math cimport fabs, fma, isfinite
 from libc.stdint cimport int64_t, uintptr_t
@@ -65,6 +66,7 @@ cdef enum:
     MIN_CHUNK_ROWS = 16
     MAX_CHUNK_ROWS = 16384
     MAX_STRETCH = 512           # rows that go through all layers together
+    MAX_IDLE_BYTES = 256 << 20  # of one that is kept: a batch may be more than a chunk
     MAX_IDLE = 8                # workspaces kept for concurrent callers
 
 KINDS = {
@@ -561,6 +563,8 @@ cdef class Plan:
                 o.l2 = layer["l2"]
                 self.penalized = self.penalized or o.l2 != 0.0
                 o.weight = offset
+                if <double>o.n_in * <double>n + <double>offset > 1e18:
+                    raise ValueError("the network has more than 1e18 parameters")
                 offset += o.n_in * n
                 self.decayed[2 * self.n_decayed] = o.weight
                 self.decayed[2 * self.n_decayed + 1] = offset
@@ -664,6 +668,9 @@ cdef class Plan:
 
     cdef int set_index(self, Pass *p, object index) except -1:
         if index is not None:
+            if (cnp.PyArray_NDIM(index) != 1 or cnp.PyArray_TYPE(index) != cnp.NPY_INTP
+                    or not cnp.PyArray_IS_C_CONTIGUOUS(index)):
+                raise ValueError("index must be a contiguous vector of intp")
             p.index = <const Py_ssize_t *>cnp.PyArray_DATA(index)
             p.n_rows = cnp.PyArray_DIM(index, 0)
         return 0
@@ -671,7 +678,8 @@ cdef class Plan:
     cdef int check_vector(self, object v, str name) except -1:
         if (cnp.PyArray_NDIM(v) != 1 or cnp.PyArray_DIM(v, 0) != self.n_parameters
                 or cnp.PyArray_ITEMSIZE(v) != self.itemsize
-                or not cnp.PyArray_IS_C_CONTIGUOUS(v)):
+                or not cnp.PyArray_IS_C_CONTIGUOUS(v)
+                or not cnp.PyArray_ISALIGNED(v)):
             raise ValueError(f"{name} is not a vector of this plan")
         return 0
 
@@ -826,12 +834,22 @@ cdef class Plan:
         while other != NULL:
             n += 1
             other = other.next
-        if n >= MAX_IDLE:
+        if n >= MAX_IDLE or workspace.size > MAX_IDLE_BYTES:
             free(workspace.base)
             free(workspace)
         else:
             workspace.next = self.idle
             self.idle = workspace
+
+    cdef int choose_chunk(self, Pass *p) except -1:
+        """Where rows are mixed a batch is one chunk."""
+        if p.training and self.mixes_rows:
+            if p.n_rows > 0x7fffffff:
+                raise ValueError(
+                    "a batch for batch normalization has at most 2147483647 rows; got "
+                    f"{p.n_rows}")
+            p.chunk_rows = p.n_rows
+        return 0
 
     cdef int execute(self, Pass *p, object X) except? -2:
         """Run the pass in a workspace of its own; returns an Outcome."""
@@ -839,8 +857,7 @@ cdef class Plan:
         cdef int outcome
         if p.n_rows == 0:
             return DONE
-        if p.training and self.mixes_rows:
-            p.chunk_rows = p.n_rows
+        self.choose_chunk(p)
         self.choose_addressing(p, X)
         workspace = self.take(p)
         with nogil:
@@ -897,11 +914,12 @@ cdef class Plan:
 
     def record(
         self, theta, X, out, state=None, bint training=False, key=None, draw=0,
-        bint update_state=True, int n_threads=1
+        bint update_state=True, int n_threads=1, network=None
     ):
         """As `forward`, for a backward pass to follow; returns a Tape.
 
-        In training the running statistics are updated, if `update_state`.
+        In training the running statistics are updated, if `update_state`. The network
+        gets the tape, and its draw is counted, before Ctrl-C can come in between.
         """
         cdef Tape tape = Tape.__new__(Tape)
         cdef Pass *p = &tape.p
@@ -912,9 +930,10 @@ cdef class Plan:
         tape.plan = self
         tape.arrays = (theta, X, state)
         if p.n_rows == 0:
+            if network is not None:
+                network._tape = tape
             return tape
-        if training and self.mixes_rows:
-            p.chunk_rows = p.n_rows
+        self.choose_chunk(p)
         self.choose_addressing(p, X)
         p.keep_state = not update_state
         if p.n_rows > p.chunk_rows:
@@ -931,6 +950,9 @@ cdef class Plan:
             # The caller may change `out` before the backward pass.
             tape.copy_output(p.n_operations - 1, out)
         p.keep_state = True
+        if network is not None:
+            network._draw += training
+            network._tape = tape
         return tape
 
     def evaluate(
@@ -963,9 +985,9 @@ cdef class Plan:
 
         Returns (loss, first row with a bad target or -1, whether it was taken):
         nothing is updated when a target is bad or the loss or gradient not finite.
-        `index` picks rows of X, y and weights. A step that was taken is
-        counted in `optimizer.n_steps` and `network._draw` here, before Ctrl-C can come
-        in between.
+        `index` picks rows of X, y and weights. A step that was taken is counted in
+        `optimizer.n_steps` and `network._draw` here, and its loss left with the
+        network, before Ctrl-C can come in between.
         """
         cdef Pass p
         cdef Update u
@@ -987,9 +1009,13 @@ cdef class Plan:
                 optimizer.n_steps += 1
             if network is not None:
                 network._draw += 1
+                network._last_loss = p.total
+                network._tape = None
         return p.total, p.bad_row if outcome == BAD_TARGET else -1, outcome == DONE
 
 
+# (Cleared by the garbage collector, it would have lost its plan before it is freed.)
+@cython.no_gc_clear
 cdef class Tape:
     """A forward pass whose memory is kept for a backward one."""
 
@@ -1000,6 +1026,10 @@ cdef class Tape:
     @property
     def n_rows(self):
         return self.p.n_rows
+
+    @property
+    def X(self):
+        return self.arrays[1]
 
     cdef int copy_output(self, int at, object out) except -1:
         cdef Pass *p = &self.p
