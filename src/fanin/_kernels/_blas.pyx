@@ -14,7 +14,12 @@ b) Our copy starts no threads: fanin splits the work itself (parallel.c). OpenBL
 c) ``-Dblas=NAME`` links a system CBLAS instead. It may be shared with NumPy, so
    its thread setting is left alone.
 
-Row-major products map one to one to CBLAS. Dimensions are BLAS integers (32 bits
+Row-major products map one to one to CBLAS, but for one: OpenBLAS's sgemm of two
+transposed matrices of M N K <= 100^3 keeps a pointer or size in static memory in its
+AVX-512 kernel (found in 0.3.34, by two threads that each multiplied matrices of their
+own: entries of the one's product were written behind the other's result). Where it
+could be chosen, A is packed untransposed instead, a block at a time: m k more reads
+and writes for 2 m n k operations. Dimensions are BLAS integers (32 bits
 here); callers split rows well below that. CBLAS wants leading dimensions of at
 least 1 even where a matrix is empty, so those are raised to 1.
 """
@@ -102,6 +107,12 @@ sgemv = <sgemv_t>find("cblas_sgemv")
 dgemv = <dgemv_t>find("cblas_dgemv")
 
 
+cdef enum:
+    SMALL_PRODUCT = 1 << 20     # M N K; above, the static memory is not used
+    PACKED_ROWS = 32            # of a packed block: 16 KB, on the stack
+    PACKED_DEPTH = 128
+
+
 cdef inline int leading(Py_ssize_t stride) noexcept nogil:
     return <int>stride if stride > 1 else 1
 
@@ -115,12 +126,41 @@ cdef void gemm(
 ) noexcept nogil:
     cdef int ta = TRANSPOSE if transpose_a else NO_TRANSPOSE
     cdef int tb = TRANSPOSE if transpose_b else NO_TRANSPOSE
+    cdef double size = <double>m * <double>n * <double>k
     if floating is float:
+        if transpose_a and transpose_b and 0 < size <= SMALL_PRODUCT:
+            sgemm_of_transposes(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta)
+            return
         sgemm(ROW_MAJOR, ta, tb, <int>m, <int>n, <int>k, alpha, A, leading(lda),
               B, leading(ldb), beta, C, leading(ldc))
     else:
         dgemm(ROW_MAJOR, ta, tb, <int>m, <int>n, <int>k, alpha, A, leading(lda),
               B, leading(ldb), beta, C, leading(ldc))
+
+
+cdef void sgemm_of_transposes(
+    float *C, Py_ssize_t ldc, const float *A, Py_ssize_t lda,
+    const float *B, Py_ssize_t ldb, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    float alpha, float beta
+) noexcept nogil:
+    """C = alpha A^T B^T + beta C by products that keep nothing in static memory."""
+    cdef float packed[PACKED_ROWS * PACKED_DEPTH]
+    cdef Py_ssize_t row = 0, rows, at, depth, i, j
+    cdef const float *source
+    while row < m:
+        rows = min(PACKED_ROWS, m - row)
+        at = 0
+        while at < k:
+            depth = min(PACKED_DEPTH, k - at)
+            for j in range(depth):
+                source = A + (at + j) * lda + row
+                for i in range(rows):
+                    packed[i * depth + j] = source[i]
+            sgemm(ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE, <int>rows, <int>n, <int>depth,
+                  alpha, packed, <int>depth, B + at, leading(ldb),
+                  beta if at == 0 else <float>1, C + row * ldc, leading(ldc))
+            at += depth
+        row += rows
 
 
 cdef void gemv(
