@@ -1,6 +1,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+WHAT: tuple[str, ...]
+
+@disjoint_base
 class Pair:
     functions: tuple[Callable[..., Any], ...]
     compiled: bool
