@@ -785,6 +785,12 @@ def test_hostile_outputs(case, rows, cols, single, seed):
         assert value >= 0.0
 
 
+def test_a_poisson_loss_beyond_a_double_is_infinite():
+    value, dZ = losses.evaluate(np.array([[8.9e307]]), np.array([[2.0]]), "poisson")
+    assert value == np.inf
+    assert dZ[0, 0] == np.inf
+
+
 # --- the declarations -----------------------------------------------------------------
 
 

@@ -59,7 +59,8 @@ static void NAME(values)(double *FANIN_RESTRICT loss, double *FANIN_RESTRICT slo
             double rate = fanin_exp_f64(z);
             double part = y * z;
             part = y == 0.0 ? 0.0 : part; /* also where z is -inf */
-            loss[k] = rate - part;
+            /* Where the rate overflows y z may as well; it is less. */
+            loss[k] = rate > DBL_MAX ? rate : rate - part;
             slope[k] = rate - y;)
     default: /* FANIN_BINARY_CROSS_ENTROPY */
         EACH(
