@@ -24,7 +24,7 @@ Cost: as in the modules named, beside which the copies of gamma and beta to doub
 nothing.
 """
 from cython cimport floating
-from libc.math cimport NAN, ldexp, sqrt
+from libc.math cimport NAN, ldexp
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -41,6 +41,9 @@ from ._parallel cimport Call, call_fail, parallel_for
 from ._pass cimport (
     ACTIVATION, BATCH_NORM, BLOCK_ROWS, DONE, DROPOUT, INTERRUPTED, LAYER_NORM,
     RMS_NORM, Operation, Pass)
+
+cdef extern from "norm_scale.h" nogil:
+    double fanin_norm_rstd(double total)
 
 cdef enum:
     SMALL = 32 * 1024        # values that are not worth a second thread
@@ -90,7 +93,6 @@ cdef void prepare(Pass *p, floating *_) noexcept nogil:
     cdef double *gamma
     cdef const double *state
     cdef Py_ssize_t n, c
-    cdef double total
     cdef int at
     for at in range(p.n_operations):
         o = &p.operations[at]
@@ -108,9 +110,8 @@ cdef void prepare(Pass *p, floating *_) noexcept nogil:
                 continue
             state = p.state + o.state
             for c in range(n):
-                total = state[n + c] + o.eps
                 extra[MEAN * n + c] = state[c]
-                extra[RSTD * n + c] = 1.0 / sqrt(total) if total != 0.0 else 0.0
+                extra[RSTD * n + c] = fanin_norm_rstd(state[n + c] + o.eps)
                 extra[LO * n + c] = 0.0
                 extra[SCALE * n + c] = 1.0
                 extra[SLOPE * n + c] = extra[RSTD * n + c] * gamma[c]
@@ -217,6 +218,7 @@ cdef void backward_block(Pass *p, Py_ssize_t block, floating *_) noexcept nogil:
     cdef floating *dX
     cdef double *dgamma = NULL
     cdef double *dbeta = NULL
+    # Also where only dX is wanted: so dX has the same bits.
     if p.phase == 0 and (o.weight >= 0 or o.kind == BATCH_NORM):
         dgamma = p.parts + 2 * block * n
         dbeta = dgamma + n
@@ -319,7 +321,6 @@ cdef int operation_backward(Pass *p, int at, int itemsize) noexcept nogil:
     p.at = at
     p.phase = 0
     if o.kind != BATCH_NORM:
-        # (dgamma is not wanted without a gradient, but then it is not kept either.)
         if over_blocks(p, task, n) != 0:
             return INTERRUPTED
         if o.weight >= 0 and p.gradient != NULL:
