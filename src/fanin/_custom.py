@@ -334,7 +334,8 @@ class _Findings:
 
     def look(self, fun: Callable[[Any], float], z: Any, slope: Any) -> None:
         """Check the derivatives of one function at z, with noise in mind."""
-        from fanin.gradcheck import EPS32, THRESHOLDS32, check_gradient
+        from fanin._second_look import EPS32
+        from fanin.gradcheck import THRESHOLDS32, check_gradient
 
         def coarse() -> GradientReport:
             kind = np.float32 if self.single else np.float64
