@@ -28,6 +28,8 @@ from libc.math cimport NAN, ldexp
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+import numpy as np
+
 from ._activations cimport activation_forward
 from ._batch_norm cimport (
     NormCols, batch_norm_rows, batch_norm_rows_gradient, batch_norm_rows_sums,
@@ -177,6 +179,35 @@ cdef void drop_rows(
                  words + i % WORDS, some, threshold, scale)
             c += some
             i += <uint64_t>some
+
+
+def dropout_mask(key, draw, number, double rate, shape):
+    """Return 1 / (1 - rate) for the values of a batch that dropout keeps, else 0."""
+    cdef Pass p
+    cdef Operation o
+    cdef Py_ssize_t ld[2]
+    cdef char *A[2]
+    cdef char *extra
+    cdef float[:, ::1] values = np.zeros(shape, np.float32)
+    cdef unsigned char[:, ::1] mask = np.empty(shape, np.uint8)
+    memset(&p, 0, sizeof(p))
+    memset(&o, 0, sizeof(o))
+    o.n_out = values.shape[1]
+    o.number = number
+    o.rate = rate
+    p.operations = &o
+    p.key[0], p.key[1] = key
+    p.draw = draw
+    p.ld = ld
+    p.A = A
+    p.extra = &extra
+    if mask.size:
+        ld[0] = ld[1] = o.n_out
+        A[0] = A[1] = <char *>&values[0, 0]
+        extra = <char *>&mask[0, 0]
+        drop_rows(&p, 0, 0, values.shape[0], <float *>NULL)
+    return np.asarray(mask).astype(np.bool_) * (
+        1.0 / (1.0 - rate) if rate < 1.0 else 0.0)
 
 
 cdef void operation_forward_rows(

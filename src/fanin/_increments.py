@@ -1,0 +1,378 @@
+"""A network's loss under changes of single parameters, for its gradient check.
+
+The forward pass of a batch in NumPy, in float64, and from it the tables that
+`_kernels._increments` needs to carry increments from every parameter to the loss. No
+line of the backward pass is used. Beside it, how well rounding lets the two gradients
+agree: a second, statistical propagation, see `rounding`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fanin import losses
+from fanin._kernels._activations import apply as apply_activation
+from fanin._kernels._increments import Increments
+from fanin._kernels._losses import forward as loss_forward
+from fanin._kernels._operations import dropout_mask
+
+Array = NDArray[np.float64]
+
+# Rows of a batch that are taken at a time, where no layer mixes them: their tables
+# and columns stay in a core's cache.
+CHUNK_ROWS = 64
+# Seconds of work between two looks at the clock, about.
+SLICE = 0.1
+# For the slope of an activation, which the estimate of rounding needs roughly.
+NUDGE = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the loss is a function of, beside the parameters: one call of it."""
+
+    layers: Sequence[dict[str, Any]]  # as the plan is made of
+    blocks: Sequence[tuple[str, slice, tuple[int, ...]]]
+    loss: losses.Loss
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weights: Array | None
+    state: Array
+    training: bool
+    key: tuple[int, int]
+    draw: int
+
+
+@dataclass
+class Step:
+    """One stage of the way to the loss, at the point."""
+
+    kind: str
+    A: Array  # its input, or xhat of a normalization
+    out: Array
+    n_in: int
+    number: int  # the layer's
+    W: Array | None = None  # weight or gamma
+    weight: int = -1  # offsets in theta
+    bias: int = -1
+    function: tuple[Any, float] = ("identity", 0.0)
+    factor: Array | None = None  # of dropout
+    rstd: Array | None = None
+    l2: float = 0.0
+
+
+@dataclass
+class Stretch:
+    """The stages for some rows of the batch."""
+
+    steps: list[Step]
+    z: Array  # the network's output
+    y: NDArray[Any]
+    weight: Array  # of each row in the mean loss
+    kernel: Increments = field(init=False)
+
+
+class LossChanges:
+    """The changes of the loss under changes of single parameters.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether every function on the way has a formula, so that nothing cancels.
+    n_tasks : int
+        Pieces of work, see `run`.
+    """
+
+    def __init__(self, case: Case, theta: Array) -> None:
+        self.case, self.theta = case, theta
+        specs = case.layers
+        self.exact = isinstance(case.loss._kernel, str) and all(
+            isinstance(spec.get("activation", ""), str) for spec in specs
+        )
+        rows = case.X.shape[0]
+        mixes = case.training and any(spec["kind"] == "batch_norm" for spec in specs)
+        self.masks = {
+            i: dropout_mask(
+                case.key, case.draw, i, spec["rate"], (rows, self._width(i))
+            )
+            for i, spec in enumerate(specs)
+            if spec["kind"] == "dropout" and case.training
+        }
+        weights = np.ones(rows) if case.weights is None else case.weights
+        share = weights / weights.sum()
+        size = rows if mixes else CHUNK_ROWS
+        self.stretches = []
+        for first in range(0, rows, size):
+            here = slice(first, min(first + size, rows))
+            kept = np.flatnonzero(share[here])
+            if mixes:  # a row of weight 0 counts in the batch's statistics
+                kept = np.arange(rows)
+            if kept.size:
+                self.stretches.append(self._stretch(first + kept, share))
+        for stretch in self.stretches:
+            stretch.kernel = self._kernel(stretch)
+
+    def _width(self, number: int) -> int:
+        """Return the number of outputs of a layer."""
+        width = self.case.X.shape[1]
+        for spec in self.case.layers[: number + 1]:
+            width = spec.get("n_out", width)
+        return width
+
+    # -- the forward pass ------------------------------------------------------------
+
+    def _stretch(self, rows: NDArray[np.intp], share: Array) -> Stretch:
+        case, theta = self.case, self.theta
+        A = np.ascontiguousarray(case.X[rows], np.float64)
+        at, state_at = 0, 0
+        steps: list[Step] = []
+        for number, spec in enumerate(case.layers):
+            kind, n_in = spec["kind"], A.shape[1]
+            step = Step(kind, A, A, n_in, number)
+            if kind == "dense":
+                n = spec["n_out"]
+                step.W = theta[at : at + n_in * n].reshape(n_in, n)
+                step.weight, step.l2 = at, spec["l2"]
+                at += n_in * n
+                step.out = A @ step.W
+                if spec["bias"]:
+                    step.bias = at
+                    step.out += theta[at : at + n]
+                    at += n
+            elif kind == "dropout":
+                if number in self.masks:
+                    step.factor = np.ascontiguousarray(self.masks[number][rows])
+                    step.out = A * step.factor
+            elif kind != "activation":
+                state_at = self._normalize(step, spec, at, state_at)
+                if spec["affine"]:
+                    at += n_in if kind == "rms_norm" else 2 * n_in
+            if kind != "activation":
+                steps.append(step)
+            A = step.out
+            if spec.get("activation", "identity") != "identity":
+                function = (spec["activation"], spec["parameter"])
+                out = _apply(A, *function)
+                steps.append(Step("activation", A, out, A.shape[1], number))
+                steps[-1].function = function
+                A = out
+        return Stretch(steps, A, case.y[rows], share[rows])
+
+    def _normalize(
+        self, step: Step, spec: dict[str, Any], at: int, state_at: int
+    ) -> int:
+        """Fill in a normalization's step; returns the next offset of the state."""
+        case, x, n = self.case, step.A, step.n_in
+        if spec["affine"]:
+            step.W = self.theta[at : at + n]
+            step.weight = at
+            if step.kind != "rms_norm":
+                step.bias = at + n
+        axis = 0 if step.kind == "batch_norm" else 1
+        if step.kind == "batch_norm" and not case.training:
+            step.kind = "fixed"
+            mean = case.state[state_at : state_at + n][None]
+            var = case.state[state_at + n : state_at + 2 * n][None]
+        else:
+            mean = x.mean(axis, keepdims=True)
+            if step.kind == "rms_norm":
+                mean = np.zeros_like(mean)
+            var = ((x - mean) ** 2).mean(axis, keepdims=True)
+        rstd = 1.0 / np.sqrt(var + spec["eps"])
+        step.rstd = rstd.ravel()
+        step.A = np.ascontiguousarray((x - mean) * rstd)
+        step.out = step.A if step.W is None else step.A * step.W
+        if step.bias >= 0:
+            step.out = step.out + self.theta[at + n : at + 2 * n]
+        return state_at + (2 * n if axis == 0 else 0)
+
+    # -- the kernel's tables -----------------------------------------------------------
+
+    def _kernel(self, stretch: Stretch) -> Increments:
+        kernel = Increments(stretch.z.shape[0])
+        for step in stretch.steps:
+            if step.kind == "dense":
+                assert step.W is not None
+                kernel.linear(step.W, step.A, step.weight, step.bias)
+            elif step.kind == "activation":
+                kernel.activation(step.A, step.out, *step.function)
+            elif step.factor is not None:
+                kernel.scale(step.factor)
+            elif step.rstd is not None:
+                kind = step.kind.removesuffix("_norm")
+                kernel.norm(
+                    kind, step.A, step.rstd, step.W, step.weight, step.bias
+                )
+        self._end(kernel, stretch)
+        return kernel
+
+    def _end(self, kernel: Increments, stretch: Stretch) -> None:
+        loss, z, weight = self.case.loss, stretch.z, stretch.weight
+        m, n = z.shape
+        ones, first = np.ones(m), np.zeros(m, np.intp)
+        if not isinstance(loss._kernel, str):
+            y = np.ascontiguousarray(stretch.y, np.float64)
+            at_z = np.array([
+                loss_forward(z[i : i + 1], y[i : i + 1], loss._kernel, gradient=False)[0]
+                for i in range(m)
+            ])
+            kernel.custom_loss(loss._kernel, z, y, at_z, weight)
+            return
+        if loss.name == "softmax_cross_entropy":
+            y = self._probabilities(stretch)
+            p = np.exp(z - z.max(axis=1, keepdims=True))
+            best = p.argmax(axis=1)
+            p /= p.sum(axis=1, keepdims=True)
+            rows = np.arange(m)
+            others, rest = p.copy(), y.copy()
+            others[rows, best] = rest[rows, best] = 0.0
+            # A change of the most probable class alone is one of all others.
+            columns = [p.copy(), y.copy(), np.ones_like(p)]
+            columns[0][rows, best] = others.sum(axis=1)
+            columns[1][rows, best] = rest.sum(axis=1)
+            columns[2][rows, best] = -1.0
+            kernel.loss(
+                "softmax", _below(others, rest, rest), "logit", _below(*columns),
+                y.sum(axis=1), best.astype(np.intp), weight, 0.0,
+            )
+            return
+        weight = weight / n
+        y = np.asarray(stretch.y, np.float64)
+        r = z - y
+        parameter = loss.parameter
+        if loss.name == "squared_error":
+            kind, tables = "squared", (r, r, r)
+        elif loss.name == "huber":
+            kind, tables = "huber", (r, r, r)
+        elif loss.name == "poisson":
+            rate = np.exp(z)
+            kind, tables = "poisson", (rate, rate - y, r)
+        elif loss.name == "binary_cross_entropy":
+            sign = np.where(z > 0, -1.0, 1.0)
+            kind = "logit"
+            tables = (1 / (1 + np.exp(np.abs(z))), np.where(z > 0, 1 - y, y), sign)
+        else:
+            up, down = 1.0, -1.0
+            if loss.name == "quantile":
+                q = np.array(
+                    loss.parameter if loss.quantiles is None else loss.quantiles
+                )
+                up, down = 1.0 - q, -q
+            kind = "slopes"
+            tables = (r, np.broadcast_to(up, r.shape), np.broadcast_to(down, r.shape))
+        stacked = _below(*tables)
+        kernel.loss(kind, stacked, kind, stacked, ones, first, weight, parameter)
+
+    def _probabilities(self, stretch: Stretch) -> Array:
+        """Targets of a softmax as a row of probabilities, smoothed."""
+        y, n = stretch.y, stretch.z.shape[1]
+        if y.ndim == 1:
+            dense = np.zeros(stretch.z.shape)
+            dense[np.arange(y.size), y.astype(np.intp)] = 1.0
+        else:
+            dense = np.array(y, np.float64)
+        smoothing = self.case.loss.parameter
+        return (1.0 - smoothing) * dense + smoothing / n
+
+    # -- all parameters ----------------------------------------------------------------
+
+    def _tasks(
+        self, selected: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return entries in the kernels' order, and where each task begins."""
+        stretch = self.stretches[0]
+        size = min(s.kernel.task_size for s in self.stretches)
+        entries, counts = [], []
+        for step in stretch.steps:
+            n = step.out.shape[1]
+            groups = []
+            if step.weight >= 0:
+                n_in = step.n_in if step.kind == "dense" else 1
+                where = np.arange(step.weight, step.weight + n_in * n)
+                groups.append(where.reshape(n_in, n).T)
+            if step.bias >= 0:
+                groups.append(np.arange(step.bias, step.bias + n)[:, None])
+            if not groups:
+                continue
+            table = np.concatenate(groups, axis=1)  # a row for each output column
+            if selected is None:
+                entries.append(table.ravel())
+                counts.append(np.full(n, table.shape[1]))
+            else:
+                mask = selected[table]
+                entries.append(table[mask])
+                counts.append(mask.sum(axis=1))
+        if not entries:
+            return np.empty(0, np.intp), np.zeros(1, np.intp)
+        count = np.concatenate(counts)
+        pieces = -(-count // size)
+        # Equal pieces of each column.
+        start = np.repeat(np.cumsum(count) - count, pieces)
+        number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        bounds = start + number * np.repeat(count, pieces) // np.repeat(pieces, pieces)
+        total = int(count.sum())
+        return np.concatenate(entries).astype(np.intp), np.append(bounds, total)
+
+    def run(
+        self,
+        step: Array,
+        n_threads: int,
+        selected: NDArray[np.bool_] | None = None,
+        progress: Callable[[int], bool] | None = None,
+    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+        """Return the changes of the loss under +step and -step.
+
+        Of every entry, or those that are `selected`: changes up, changes down, the
+        distance of the two points (NaN for entries left out), and whether a kink was
+        passed. ``progress(n)`` is told how many entries more are done, and stops the
+        rest by True.
+        """
+        n = self.theta.size
+        plus, minus, span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        crossed = np.zeros(n, np.uint8)
+        entries, bounds = self._tasks(selected)
+        first, n_tasks, some = 0, bounds.size - 1, 16 * n_threads
+        if progress is None:
+            some = n_tasks
+        while first < n_tasks:
+            last = min(first + some, n_tasks)
+            start = time.perf_counter()
+            for stretch in self.stretches:
+                stretch.kernel.run(
+                    entries, bounds, first, last, self.theta, step, plus, minus, span,
+                    crossed, n_threads,
+                )
+            seconds = max(time.perf_counter() - start, 1e-6)
+            if progress is not None and progress(int(bounds[last] - bounds[first])):
+                break
+            first = last
+            some = max(n_threads, int(some * min(4.0, SLICE / seconds)))
+        self._penalize(step, plus, minus)
+        return plus, minus, span, crossed.astype(np.bool_)
+
+    def _penalize(self, step: Array, plus: Array, minus: Array) -> None:
+        """Add the changes of l2 / 2 |W|^2."""
+        for at in self.stretches[0].steps:
+            if at.l2 != 0.0:
+                assert at.W is not None
+                where = slice(at.weight, at.weight + at.W.size)
+                theta = self.theta[where]
+                for changes, sign in ((plus, 1.0), (minus, -1.0)):
+                    h = (theta + sign * step[where]) - theta
+                    changes[where] += at.l2 * h * (theta + 0.5 * h)
+
+
+def _apply(z: Array, name: Any, parameter: float) -> Array:
+    out = np.empty_like(z)
+    apply_activation(out, z, name, parameter, False, 1)
+    return out
+
+
+def _below(*tables: Array) -> Array:
+    return np.ascontiguousarray(np.concatenate(tables))

@@ -1,0 +1,65 @@
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+LOSSES: dict[str, int]
+
+@disjoint_base
+class Increments:
+    task_size: int
+    def __new__(cls, m: int) -> Self: ...
+    def linear(
+        self, W: NDArray[np.float64], A: NDArray[np.float64], weight: int, bias: int
+    ) -> None: ...
+    def activation(
+        self,
+        z: NDArray[np.float64],
+        a: NDArray[np.float64],
+        name: Any,
+        parameter: float,
+    ) -> None: ...
+    def scale(self, factor: NDArray[np.float64]) -> None: ...
+    def norm(
+        self,
+        kind: str,
+        xhat: NDArray[np.float64],
+        rstd: NDArray[np.float64],
+        gamma: NDArray[np.float64] | None,
+        weight: int,
+        bias: int,
+    ) -> None: ...
+    def loss(
+        self,
+        kind: str,
+        tables: NDArray[np.float64],
+        column_kind: str,
+        column_tables: NDArray[np.float64],
+        sums: NDArray[np.float64],
+        reference: NDArray[np.intp],
+        weight: NDArray[np.float64],
+        parameter: float,
+    ) -> None: ...
+    def custom_loss(
+        self,
+        loss: Any,
+        z: NDArray[np.float64],
+        y: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        weight: NDArray[np.float64],
+    ) -> None: ...
+    def run(
+        self,
+        entries: NDArray[np.intp],
+        bounds: NDArray[np.intp],
+        first: int,
+        last: int,
+        theta: NDArray[np.float64],
+        step: NDArray[np.float64],
+        plus: NDArray[np.float64],
+        minus: NDArray[np.float64],
+        span: NDArray[np.float64],
+        crossed: NDArray[np.uint8],
+        n_threads: int,
+    ) -> None: ...

@@ -1,0 +1,667 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""Changes of a network's loss under changes of single parameters, by increments.
+
+Design
+a) A perturbed weight (j, k) of a dense layer moves one column of its output, by
+   delta X[:, j]; a bias, a gamma or a beta likewise. The increments of that column go
+   through activations, dropout and batch normalization as a column; the next dense
+   layer spreads it, dZ = da W[k, :]; from there on the increments are dense and go on
+   by matrix products. At the loss they are the change that is wanted. The formulas,
+   none of which subtracts two values of a function, are in simd/increments.c: a
+   step of 1e-7 costs no digits, and a kink that is passed is seen.
+b) Only the forward functions are used, at one point; what they need of it comes in
+   tables, made by fanin._increments (and never from code of the backward pass).
+c) A task is up to so many parameters of one output column, both ways; their changes
+   are the rows of one product. Samples are taken one at a time, so that all of a
+   task stays in the cache and a sample that a change does not reach (a zero in X,
+   a ReLU that is off) costs nothing; all samples at once where a batch normalization
+   lies ahead. Each task adds to entries of its own: its bits depend on no thread.
+d) A function of the user's has no formula: f(z + d) - f(z), with its rounding.
+
+Cost for P weights of n_in x n_out before layers of n_1, n_2, ... outputs and m
+samples: 2 P m (10 n_1 + 2 n_1 n_2 + ...) operations, beside 4 m P^2 of whole passes;
+for each thread two rows of the widest layer for each change of a task.
+"""
+from libc.math cimport INFINITY, nextafter
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+cimport numpy as cnp
+
+import numpy as np
+
+from ._activations cimport (
+    CUSTOM_ACTIVATION, IDENTITY, Activation, activation_forward, activation_init)
+from ._blas cimport gemm
+from ._custom cimport Pair
+from ._losses cimport LossFunction, LossSum, loss_forward, loss_init
+from ._parallel cimport Call, call_begin, parallel_for, raise_stopped
+from ._simd cimport simd_level
+
+cnp.import_array()
+
+cdef extern from "increments.h" nogil:
+    enum:
+        SQUARED "FANIN_DELTA_SQUARED"
+        SLOPES "FANIN_DELTA_SLOPES"
+        HUBER "FANIN_DELTA_HUBER"
+        POISSON "FANIN_DELTA_POISSON"
+        LOGIT "FANIN_DELTA_LOGIT"
+        SOFTMAX "FANIN_DELTA_SOFTMAX"
+    struct fanin_increments:
+        void (*tables)(
+            double *t, Py_ssize_t stride, const double *z, Py_ssize_t n,
+            int activation, double parameter) noexcept nogil
+        void (*activation)(
+            double *D, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t cols,
+            const double *t, Py_ssize_t stride, int activation, double parameter,
+            unsigned char *crossed) noexcept nogil
+        void (*spread)(
+            double *D, Py_ssize_t ld, const double *c, Py_ssize_t rows,
+            const double *w, Py_ssize_t cols, const double *t, Py_ssize_t stride,
+            int activation, double parameter, unsigned char *crossed) noexcept nogil
+        void (*norm)(
+            double *D, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t cols,
+            const double *xhat, double rstd, int centred) noexcept nogil
+        void (*norm_columns)(
+            double *D, Py_ssize_t ld, Py_ssize_t m, Py_ssize_t n, Py_ssize_t cols,
+            const double *xhat, const double *rstd, double *scratch) noexcept nogil
+        void (*loss)(
+            double *out, const double *D, Py_ssize_t ld, Py_ssize_t rows,
+            Py_ssize_t cols, const double *t, Py_ssize_t stride, double sum,
+            Py_ssize_t reference, int loss, double parameter,
+            unsigned char *crossed) noexcept nogil
+
+cdef extern from *:
+    """
+    #define fanin_select_increments(level) FANIN_SELECT(increments, level)
+    """
+    const fanin_increments *fanin_select_increments(int level)
+
+cdef const fanin_increments *kernels = fanin_select_increments(simd_level())
+
+cdef enum Kind:
+    LINEAR
+    ELEMENTS                    # an activation
+    SCALE                       # a factor for each value, or each column
+    ROW_NORM                    # layer and RMS normalization
+    BATCH_NORM                  # in training: of the columns of the batch
+
+cdef enum:
+    TASK = 32                   # parameters, at most, that a task perturbs
+    BUFFER = 1 << 18            # values of a thread's rows, about, where samples mix
+
+LOSSES = {
+    "squared": SQUARED, "slopes": SLOPES, "huber": HUBER, "poisson": POISSON,
+    "logit": LOGIT, "softmax": SOFTMAX,
+}
+
+# One step of the way to the loss. (m samples; "by columns": transposed.)
+cdef struct Stage:
+    Kind kind
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    Py_ssize_t weight           # offset in theta of the weight or gamma, or -1
+    Py_ssize_t bias             # and of the bias or beta
+    const double *source        # what a weight's change is multiplied by, by columns
+    const double *W             # the weight, or gamma or NULL
+    Activation f
+    const double *t             # tables (m, n_out)
+    const double *t_columns
+    Py_ssize_t stride           # from one table to the next
+    Py_ssize_t row_stride       # 0 for one row that serves all samples
+    const double *rstd          # of rows or columns
+    bint centred
+
+cdef struct Worker:
+    double *column              # (changes, m)
+    double *rows                # (samples x changes, widest), twice
+    double *other
+    double *scratch
+    double *c
+    double *out
+    double *change              # of the loss, for each change of the task
+    Py_ssize_t *active          # the changes that reach the sample
+    unsigned char *crossed
+    unsigned char *crossed_row
+
+cdef struct Job:
+    const Stage *stages
+    int n_stages
+    int last_mixing             # the last stage that mixes samples, or -1
+    Py_ssize_t m
+    Py_ssize_t n_outputs
+    Py_ssize_t widest
+    int loss
+    int column_loss
+    LossFunction custom
+    double parameter
+    const double *t
+    const double *t_columns     # of the loss of one column (m, n_outputs)
+    Py_ssize_t stride
+    const double *sums
+    const Py_ssize_t *reference
+    const double *weight
+    # the call
+    const Py_ssize_t *entries
+    const Py_ssize_t *bounds
+    Py_ssize_t first
+    const double *theta
+    const double *step
+    double *plus
+    double *minus
+    double *span
+    unsigned char *crossed
+    Worker *workers
+    Call call
+
+
+cdef bint mixes(const Job *job, int at) noexcept nogil:
+    return job.last_mixing >= at
+
+
+cdef void difference(
+    Job *job, double *D, Py_ssize_t rows, Py_ssize_t cols, const double *z,
+    const double *a, const Activation *f, double *scratch
+) noexcept nogil:
+    """D = f(z + D) - a of rows, for a function of the user's."""
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(cols):
+            scratch[i * cols + j] = z[j] + D[i * cols + j]
+    activation_forward(
+        scratch, cols, scratch, cols, <const double *>NULL, <double *>NULL, 0, rows,
+        cols, f, &job.call)
+    for i in range(rows):
+        for j in range(cols):
+            D[i * cols + j] = scratch[i * cols + j] - a[j]
+
+
+cdef void elements(
+    Job *job, const Stage *s, Worker *w, double *D, Py_ssize_t rows, Py_ssize_t cols,
+    const double *t, unsigned char *crossed
+) noexcept nogil:
+    if s.f.custom != NULL:
+        difference(job, D, rows, cols, t, t + s.stride, &s.f, w.scratch)
+    else:
+        kernels.activation(
+            D, cols, rows, cols, t, s.stride, s.f.code, s.f.parameter, crossed)
+
+
+cdef void custom_losses(
+    Job *job, Worker *w, const double *D, Py_ssize_t ld, Py_ssize_t rows,
+    Py_ssize_t sample, Py_ssize_t column
+) noexcept nogil:
+    """w.out = the losses of a sample at z + D less that at z; of one column or all."""
+    cdef Py_ssize_t n = job.n_outputs, i, j, bad
+    cdef const double *z = job.t + sample * n
+    cdef const double *y = z + job.stride
+    cdef LossSum total
+    for i in range(rows):
+        for j in range(n):
+            w.scratch[j] = z[j]
+            if column < 0:
+                w.scratch[j] += D[i * ld + j]
+        if column >= 0:
+            w.scratch[column] += D[i * ld]
+        bad = -1
+        loss_forward(
+            <double *>NULL, w.scratch, y, <const int64_t *>NULL, <const double *>NULL,
+            1, n, 1.0, w.scratch + n, &bad, &total, &job.custom, &job.call)
+        w.out[i] = (total.hi - job.sums[sample]) + total.lo
+
+
+cdef void losses(
+    Job *job, Worker *w, const double *D, Py_ssize_t ld, Py_ssize_t rows,
+    Py_ssize_t sample, Py_ssize_t column, unsigned char *crossed
+) noexcept nogil:
+    """w.out = the changes of a sample's loss; D is one column of it, or all."""
+    cdef Py_ssize_t n = job.n_outputs, at = sample * n
+    if job.custom.custom != NULL:
+        custom_losses(job, w, D, ld, rows, sample, column)
+    elif column >= 0:
+        kernels.loss(
+            w.out, D, ld, rows, 1, job.t_columns + at + column, job.stride,
+            job.sums[sample], 0, job.column_loss, job.parameter, crossed)
+    else:
+        kernels.loss(
+            w.out, D, ld, rows, n, job.t + at, job.stride, job.sums[sample],
+            job.reference[sample], job.loss, job.parameter, crossed)
+
+
+cdef int walk_column(
+    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t n_changes
+) noexcept nogil:
+    """Take the column as far as it stays one; returns the stage that ends it."""
+    cdef const Stage *s
+    cdef Py_ssize_t m = job.m, i, v
+    cdef double factor
+    while at < job.n_stages:
+        s = &job.stages[at]
+        if s.kind == ELEMENTS:
+            elements(
+                job, s, w, w.column, n_changes, m, s.t_columns + k * m, w.crossed)
+        elif s.kind == SCALE:
+            for v in range(n_changes):
+                for i in range(m):
+                    w.column[v * m + i] *= (
+                        s.t[k] if s.row_stride == 0 else s.t_columns[k * m + i])
+        elif s.kind == BATCH_NORM:
+            kernels.norm(
+                w.column, m, n_changes, m, s.source + k * m, s.rstd[k], True)
+            if s.W != NULL:
+                factor = s.W[k]
+                for i in range(n_changes * m):
+                    w.column[i] *= factor
+        else:
+            break
+        at += 1
+    return at
+
+
+cdef int after_spread(const Job *job, int at) noexcept nogil:
+    """How many stages `spread` has done."""
+    cdef const Stage *s = &job.stages[at]
+    if s.kind != LINEAR:
+        return 0
+    if at + 1 < job.n_stages and (s + 1).kind == ELEMENTS and (s + 1).f.custom == NULL:
+        return 2
+    return 1
+
+
+cdef Py_ssize_t spread(
+    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t sample,
+    Py_ssize_t samples, Py_ssize_t n_changes
+) noexcept nogil:
+    """Make rows of the column at some samples; returns how many rows a sample has.
+
+    For one sample those changes that reach it; of several, all.
+    """
+    cdef const Stage *s = &job.stages[at]
+    cdef Py_ssize_t m = job.m, n = s.n_out, i, v, active = 0, row
+    cdef const Stage *next = NULL
+    cdef const double *t = NULL
+    cdef int code = IDENTITY
+    cdef double parameter = 0.0
+    cdef Py_ssize_t stride = 0
+    if after_spread(job, at) == 2:
+        # At once through the activation, while a row is in the L1 cache.
+        next = s + 1
+        stride = next.stride
+        code = next.f.code
+        parameter = next.f.parameter
+    if samples == 1:
+        for v in range(n_changes):
+            if w.column[v * m + sample] != 0.0:
+                w.active[active] = v
+                w.c[active] = w.column[v * m + sample]
+                active += 1
+    else:
+        active = n_changes
+    for i in range(samples):
+        if samples > 1:
+            for v in range(n_changes):
+                w.active[v] = v
+                w.c[v] = w.column[v * m + sample + i]
+        memset(w.crossed_row, 0, active)
+        if s.kind == LINEAR:
+            if next != NULL:
+                t = next.t + (sample + i) * n
+            kernels.spread(
+                w.rows + i * active * n, n, w.c, active, s.W + k * n, n, t, stride,
+                code, parameter, w.crossed_row)
+            for v in range(active):
+                w.crossed[w.active[v]] |= w.crossed_row[v]
+        else:
+            memset(w.rows + i * active * n, 0, active * n * sizeof(double))
+            for row in range(active):
+                w.rows[(i * active + row) * n + k] = w.c[row]
+    return active
+
+
+cdef void walk_rows(
+    Job *job, Worker *w, int at, Py_ssize_t sample, Py_ssize_t samples,
+    Py_ssize_t active
+) noexcept nogil:
+    """Take the rows of some samples from a stage on to the loss."""
+    cdef const Stage *s
+    cdef Py_ssize_t i, v, j, n = job.n_outputs, rows = samples * active
+    cdef const double *factor
+    cdef double *D
+    while at < job.n_stages:
+        s = &job.stages[at]
+        n = s.n_out
+        if s.kind == LINEAR:
+            gemm(w.other, n, w.rows, s.n_in, False, s.W, n, False, rows, n, s.n_in,
+                 1.0, 0.0)
+            w.rows, w.other = w.other, w.rows
+        elif s.kind == BATCH_NORM:
+            kernels.norm_columns(
+                w.rows, n, samples, active, n, s.t, s.rstd, w.scratch)
+        else:
+            for i in range(samples):
+                D = w.rows + i * active * n
+                if s.kind == ELEMENTS:
+                    memset(w.crossed_row, 0, active)
+                    elements(
+                        job, s, w, D, active, n, s.t + (sample + i) * n, w.crossed_row)
+                    for v in range(active):
+                        w.crossed[w.active[v]] |= w.crossed_row[v]
+                elif s.kind == ROW_NORM:
+                    kernels.norm(
+                        D, n, active, n, s.t + (sample + i) * n, s.rstd[sample + i],
+                        s.centred)
+                else:
+                    factor = s.t + (sample + i) * s.row_stride
+                    for v in range(active):
+                        for j in range(n):
+                            D[v * n + j] *= factor[j]
+        if s.W != NULL and s.kind != LINEAR:
+            for v in range(rows):
+                for j in range(n):
+                    w.rows[v * n + j] *= s.W[j]
+        at += 1
+    for i in range(samples):
+        memset(w.crossed_row, 0, active)
+        losses(job, w, w.rows + i * active * n, n, active, sample + i, -1,
+               w.crossed_row)
+        for v in range(active):
+            w.change[w.active[v]] += job.weight[sample + i] * w.out[v]
+            w.crossed[w.active[v]] |= w.crossed_row[v]
+
+
+cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
+    """All changes of up to TASK parameters of one output column."""
+    cdef Job *job = <Job *>context
+    cdef Worker *w = &job.workers[worker]
+    cdef Py_ssize_t start = job.bounds[job.first + index]
+    cdef Py_ssize_t count = job.bounds[job.first + index + 1] - start
+    cdef Py_ssize_t n_changes = 2 * count, m = job.m, e, i, k = 0, v, samples, active
+    cdef Py_ssize_t entry = job.entries[start]
+    cdef const Stage *s
+    cdef const double *source
+    cdef double here, up, down
+    cdef int at = 0
+    while True:     # which stage the entries belong to
+        s = &job.stages[at]
+        if s.weight >= 0 and s.weight <= entry < s.weight + (
+                s.n_in * s.n_out if s.kind == LINEAR else s.n_out):
+            k = (entry - s.weight) % s.n_out
+            break
+        if s.bias >= 0 and s.bias <= entry < s.bias + s.n_out:
+            k = entry - s.bias
+            break
+        at += 1
+    for e in range(count):
+        entry = job.entries[start + e]
+        here = job.theta[entry]
+        up = here + job.step[entry]
+        down = here - job.step[entry]
+        if up == here:      # a step below the spacing of theta: take the spacing
+            up = nextafter(here, INFINITY)
+        if down == here:
+            down = nextafter(here, -INFINITY)
+        job.span[entry] = up - down
+        source = NULL
+        if s.bias < 0 or entry < s.bias or entry >= s.bias + s.n_out:
+            source = s.source + (
+                (entry - s.weight) // s.n_out if s.kind == LINEAR else k) * m
+        for i in range(m):
+            here = 1.0 if source == NULL else source[i]
+            w.column[2 * e * m + i] = (up - job.theta[entry]) * here
+            w.column[(2 * e + 1) * m + i] = (down - job.theta[entry]) * here
+    memset(w.change, 0, n_changes * sizeof(double))
+    memset(w.crossed, 0, n_changes)
+    at = walk_column(job, w, at + 1, k, n_changes)
+    if at == job.n_stages:
+        for i in range(m):
+            losses(job, w, w.column + i, m, n_changes, i, k, w.crossed)
+            for v in range(n_changes):
+                w.change[v] += job.weight[i] * w.out[v]
+    else:
+        samples = m if mixes(job, at) else 1
+        i = 0
+        while i < m:
+            active = spread(job, w, at, k, i, samples, n_changes)
+            if active > 0:
+                walk_rows(job, w, at + after_spread(job, at), i, samples, active)
+            i += samples
+            if job.call.stopped:
+                break
+    for e in range(count):
+        entry = job.entries[start + e]
+        job.plus[entry] += w.change[2 * e]
+        job.minus[entry] += w.change[2 * e + 1]
+        job.crossed[entry] |= w.crossed[2 * e] | w.crossed[2 * e + 1]
+
+
+cdef class Increments:
+    """The way from every parameter to the loss, at one point and for some samples.
+
+    Parameters
+    ----------
+    m : int
+        Number of samples.
+
+    Notes
+    -----
+    The methods `linear`, `activation`, `scale` and `norm` append stages in the order
+    of the forward pass, then `loss` or `custom_loss` ends it. All arrays are float64,
+    C-contiguous and have a row for each sample, unless said otherwise; arguments have
+    been checked by fanin._increments.
+    """
+
+    cdef Job job
+    cdef Stage *stages
+    cdef list kept
+    cdef readonly Py_ssize_t task_size
+
+    def __cinit__(self, Py_ssize_t m):
+        self.job.m = m
+        self.job.last_mixing = -1
+        self.kept = []
+
+    def __dealloc__(self):
+        free(self.stages)
+
+    cdef Stage *append(self, Kind kind, Py_ssize_t n_in, Py_ssize_t n_out) except NULL:
+        cdef Stage *grown = <Stage *>realloc(
+            self.stages, (self.job.n_stages + 1) * sizeof(Stage))
+        if grown == NULL:
+            raise MemoryError
+        self.stages = grown
+        cdef Stage *s = &grown[self.job.n_stages]
+        memset(s, 0, sizeof(Stage))
+        s.kind = kind
+        s.n_in = n_in
+        s.n_out = n_out
+        s.weight = s.bias = -1
+        self.job.widest = max(self.job.widest, max(n_in, n_out))
+        self.job.n_stages += 1
+        return s
+
+    cdef const double *keep(self, const double[:, ::1] array) except NULL:
+        self.kept.append(array)
+        return &array[0, 0]
+
+    def linear(
+        self, const double[:, ::1] W, const double[:, ::1] A, Py_ssize_t weight,
+        Py_ssize_t bias
+    ):
+        """A W + b: offsets in theta; A is the input."""
+        cdef Stage *s = self.append(LINEAR, W.shape[0], W.shape[1])
+        s.W = self.keep(W)
+        s.source = self.keep(np.ascontiguousarray(np.asarray(A).T))
+        s.weight = weight
+        s.bias = bias
+
+    def activation(
+        self, const double[:, ::1] z, const double[:, ::1] a, name, double parameter
+    ):
+        """a = f(z); the name, or the Pair, of f."""
+        cdef Stage *s = self.append(ELEMENTS, z.shape[1], z.shape[1])
+        cdef Py_ssize_t n = z.shape[0] * z.shape[1]
+        cdef double[:, ::1] t
+        activation_init(&s.f, name, parameter)
+        self.kept.append(name)
+        if isinstance(name, Pair):
+            t = np.concatenate([z, a])
+        else:
+            t = np.empty((3 * z.shape[0], z.shape[1]))
+            kernels.tables(&t[0, 0], n, &z[0, 0], n, s.f.code, parameter)
+        s.stride = n
+        s.t = self.keep(t)
+        s.t_columns = self.keep(_by_columns(t, z.shape[0]))
+
+    def scale(self, const double[:, ::1] factor):
+        """Factors, or one row of them for all samples."""
+        cdef Stage *s = self.append(SCALE, factor.shape[1], factor.shape[1])
+        s.t = self.keep(factor)
+        if factor.shape[0] == self.job.m and self.job.m > 1:
+            s.row_stride = factor.shape[1]
+        s.t_columns = self.keep(np.ascontiguousarray(np.asarray(factor).T))
+
+    def norm(
+        self, kind, const double[:, ::1] xhat, const double[::1] rstd,
+        const double[::1] gamma, Py_ssize_t weight, Py_ssize_t bias
+    ):
+        """gamma xhat + beta, xhat = (x - mean) rstd; offsets in theta, or -1.
+
+        The kind is "layer", "rms" (rstd of rows), "batch" or "fixed" (of columns, of
+        the batch or given). gamma may be None.
+        """
+        cdef Py_ssize_t n = xhat.shape[1]
+        cdef Stage *s = self.append(
+            BATCH_NORM if kind == "batch" else SCALE if kind == "fixed" else ROW_NORM,
+            n, n)
+        s.centred = kind == "layer"
+        s.t = self.keep(xhat)
+        s.source = self.keep(np.ascontiguousarray(np.asarray(xhat).T))
+        self.kept.append(rstd)
+        s.rstd = &rstd[0]
+        s.weight = weight
+        s.bias = bias
+        if kind == "batch":
+            self.job.last_mixing = self.job.n_stages - 1
+        if gamma is not None:
+            self.kept.append(gamma)
+            s.W = &gamma[0]
+        if kind == "fixed":
+            factor = np.asarray(rstd) if gamma is None else np.multiply(rstd, gamma)
+            s.t = self.keep(factor[None])
+            s.W = NULL
+
+    def loss(
+        self, kind, const double[:, ::1] tables, column_kind,
+        const double[:, ::1] column_tables, const double[::1] sums,
+        const Py_ssize_t[::1] reference, const double[::1] weight, double parameter
+    ):
+        """End with a loss: tables one below the other; `weight` of each sample."""
+        self.end(tables, sums, weight)
+        self.job.loss = LOSSES[kind]
+        self.job.column_loss = LOSSES[column_kind]
+        self.job.parameter = parameter
+        self.job.t_columns = self.keep(column_tables)
+        self.kept.append(reference)
+        self.job.reference = &reference[0]
+
+    def custom_loss(
+        self, loss, const double[:, ::1] z, const double[:, ::1] y,
+        const double[::1] losses, const double[::1] weight
+    ):
+        """End with a function of the user's, whose values at z are `losses`."""
+        self.end(np.concatenate([z, y]), losses, weight)
+        loss_init(&self.job.custom, loss, 0.0)
+        self.kept.append(loss)
+
+    cdef int end(
+        self, const double[:, ::1] tables, const double[::1] sums,
+        const double[::1] weight
+    ) except -1:
+        cdef Py_ssize_t rows
+        self.job.n_outputs = tables.shape[1]
+        self.job.stride = self.job.m * tables.shape[1]
+        self.job.t = self.keep(tables)
+        self.kept += [sums, weight]
+        self.job.sums = &sums[0]
+        self.job.weight = &weight[0]
+        self.job.stages = self.stages
+        self.task_size = TASK
+        if self.job.last_mixing >= 0:
+            rows = BUFFER // (self.job.m * self.job.widest)
+            self.task_size = max(1, min(TASK, rows // 2))
+        return 0
+
+    def run(
+        self, const Py_ssize_t[::1] entries, const Py_ssize_t[::1] bounds,
+        Py_ssize_t first, Py_ssize_t last, const double[::1] theta,
+        const double[::1] step, double[::1] plus, double[::1] minus,
+        double[::1] span, unsigned char[::1] crossed, int n_threads
+    ):
+        """Add the changes of the loss under +step and -step to `plus` and `minus`.
+
+        Of tasks first to last: task i perturbs entries[bounds[i]:bounds[i + 1]], all of
+        one output column of one layer, at most `task_size`. `span` gets the distance
+        of both points, `crossed` a 1 where a kink was passed.
+        """
+        cdef Job *job = &self.job
+        cdef Py_ssize_t changes = 2 * self.task_size
+        cdef Py_ssize_t samples = job.m if job.last_mixing >= 0 else 1
+        cdef Py_ssize_t size = changes * max(job.m, samples * job.widest)
+        cdef Worker *w
+        cdef double *place
+        cdef int i, rc = 0
+        n_threads = <int>min(<Py_ssize_t>n_threads, last - first)
+        if last <= first:
+            return
+        job.entries = &entries[0]
+        job.bounds = &bounds[0]
+        job.first = first
+        job.theta = &theta[0]
+        job.step = &step[0]
+        job.plus = &plus[0]
+        job.minus = &minus[0]
+        job.span = &span[0]
+        job.crossed = &crossed[0]
+        job.workers = <Worker *>calloc(n_threads, sizeof(Worker))
+        if job.workers == NULL:
+            raise MemoryError
+        try:
+            for i in range(n_threads):
+                w = &job.workers[i]
+                w.column = <double *>calloc(
+                    changes * job.m + 3 * size + 2 * job.widest + 3 * changes,
+                    sizeof(double))
+                w.active = <Py_ssize_t *>calloc(changes, sizeof(Py_ssize_t))
+                w.crossed = <unsigned char *>calloc(2 * changes, 1)
+                if w.column == NULL or w.active == NULL or w.crossed == NULL:
+                    raise MemoryError
+                place = w.column + changes * job.m
+                w.rows = place
+                w.other = place + size
+                w.scratch = place + 2 * size
+                place = place + 3 * size + 2 * job.widest
+                w.c = place
+                w.out = place + changes
+                w.change = place + 2 * changes
+                w.crossed_row = w.crossed + changes
+            call_begin(&job.call, n_threads)
+            with nogil:
+                rc = parallel_for(&job.call, task, job, last - first)
+        finally:
+            for i in range(n_threads):
+                free(job.workers[i].column)
+                free(job.workers[i].active)
+                free(job.workers[i].crossed)
+            free(job.workers)
+            job.workers = NULL
+        if rc or job.call.stopped:
+            raise_stopped(&job.call)
+
+
+def _by_columns(t, m):
+    """Transpose tables that lie one below the other, each."""
+    t = np.asarray(t)
+    return np.ascontiguousarray(
+        t.reshape(-1, m, t.shape[1]).transpose(0, 2, 1)).reshape(-1, m)
