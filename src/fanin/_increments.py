@@ -38,7 +38,6 @@ class Case:
     """What the loss is a function of, beside the parameters: one call of it."""
 
     layers: Sequence[dict[str, Any]]  # as the plan is made of
-    blocks: Sequence[tuple[str, slice, tuple[int, ...]]]
     loss: losses.Loss
     X: NDArray[Any]
     y: NDArray[Any]
@@ -120,9 +119,9 @@ class LossChanges:
 
     def _width(self, number: int) -> int:
         """Return the number of outputs of a layer."""
-        width = self.case.X.shape[1]
+        width = int(self.case.X.shape[1])
         for spec in self.case.layers[: number + 1]:
-            width = spec.get("n_out", width)
+            width = int(spec.get("n_out", width))
         return width
 
     # -- the forward pass ------------------------------------------------------------
@@ -206,9 +205,7 @@ class LossChanges:
                 kernel.scale(step.factor)
             elif step.rstd is not None:
                 kind = step.kind.removesuffix("_norm")
-                kernel.norm(
-                    kind, step.A, step.rstd, step.W, step.weight, step.bias
-                )
+                kernel.norm(kind, step.A, step.rstd, step.W, step.weight, step.bias)
         self._end(kernel, stretch)
         return kernel
 
@@ -218,10 +215,14 @@ class LossChanges:
         ones, first = np.ones(m), np.zeros(m, np.intp)
         if not isinstance(loss._kernel, str):
             y = np.ascontiguousarray(stretch.y, np.float64)
-            at_z = np.array([
-                loss_forward(z[i : i + 1], y[i : i + 1], loss._kernel, gradient=False)[0]
-                for i in range(m)
-            ])
+            at_z = np.array(
+                [
+                    loss_forward(
+                        z[i : i + 1], y[i : i + 1], loss._kernel, gradient=False
+                    )[0]
+                    for i in range(m)
+                ]
+            )
             kernel.custom_loss(loss._kernel, z, y, at_z, weight)
             return
         if loss.name == "softmax_cross_entropy":
@@ -238,8 +239,14 @@ class LossChanges:
             columns[1][rows, best] = rest.sum(axis=1)
             columns[2][rows, best] = -1.0
             kernel.loss(
-                "softmax", _below(others, rest, rest), "logit", _below(*columns),
-                y.sum(axis=1), best.astype(np.intp), weight, 0.0,
+                "softmax",
+                _below(others, rest, rest),
+                "logit",
+                _below(*columns),
+                y.sum(axis=1),
+                best.astype(np.intp),
+                weight,
+                0.0,
             )
             return
         weight = weight / n
@@ -258,7 +265,7 @@ class LossChanges:
             kind = "logit"
             tables = (1 / (1 + np.exp(np.abs(z))), np.where(z > 0, 1 - y, y), sign)
         else:
-            up, down = 1.0, -1.0
+            up, down = np.array(1.0), np.array(-1.0)
             if loss.name == "quantile":
                 q = np.array(
                     loss.parameter if loss.quantiles is None else loss.quantiles
@@ -278,7 +285,8 @@ class LossChanges:
         else:
             dense = np.array(y, np.float64)
         smoothing = self.case.loss.parameter
-        return (1.0 - smoothing) * dense + smoothing / n
+        smoothed: Array = (1.0 - smoothing) * dense + smoothing / n
+        return smoothed
 
     # -- all parameters ----------------------------------------------------------------
 
@@ -345,8 +353,17 @@ class LossChanges:
             start = time.perf_counter()
             for stretch in self.stretches:
                 stretch.kernel.run(
-                    entries, bounds, first, last, self.theta, step, plus, minus, span,
-                    crossed, n_threads,
+                    entries,
+                    bounds,
+                    first,
+                    last,
+                    self.theta,
+                    step,
+                    plus,
+                    minus,
+                    span,
+                    crossed,
+                    n_threads,
                 )
             seconds = max(time.perf_counter() - start, 1e-6)
             if progress is not None and progress(int(bounds[last] - bounds[first])):
@@ -366,6 +383,131 @@ class LossChanges:
                 for changes, sign in ((plus, 1.0), (minus, -1.0)):
                     h = (theta + sign * step[where]) - theta
                     changes[where] += at.l2 * h * (theta + 0.5 * h)
+
+    # -- how well two right gradients can agree ----------------------------------------
+
+    def rounding(self) -> Array:
+        """Return the typical rounding error of each entry, in units of epsilon.
+
+        Of a gradient by any method that carries changes or derivatives through these
+        layers with one rounding an operation. Errors of single roundings are taken
+        as independent, so that their mean squares add: the squares of the derivatives
+        (G), of their errors (E) and of those of the forward values (F) go through
+        the layers, by the squares of the weights. The sizes of an entry's terms
+        count then, of which the entry itself, where they cancel, says nothing.
+        """
+        squares = np.zeros(self.theta.size)
+        for stretch in self.stretches:
+            self._add_rounding(squares, stretch)
+        for step in self.stretches[0].steps:
+            if step.l2 != 0.0:
+                assert step.W is not None
+                where = slice(step.weight, step.weight + step.W.size)
+                squares[where] += (step.l2 * self.theta[where]) ** 2
+        return np.sqrt(squares)
+
+    def _add_rounding(self, squares: Array, stretch: Stretch) -> None:
+        values = [stretch.steps[0].A ** 2] if stretch.steps else [stretch.z**2]
+        slopes: list[tuple[Any, Any]] = []
+        for step in stretch.steps:
+            F, out = values[-1], step.out**2
+            slope = curvature = None
+            if step.kind == "dense":
+                assert step.W is not None
+                F = (F + step.A**2) @ step.W**2
+            elif step.kind == "activation":
+                slope, curvature = _slopes(step)
+                F = F * slope**2
+            elif step.factor is not None:
+                F = F * step.factor**2
+            elif step.rstd is not None:
+                F = _through_norm(step, F)
+            slopes.append((slope, curvature))
+            values.append(F + out)
+
+        G, E = self._loss_terms(stretch, values[-1])
+        for step, F, (slope, curvature) in zip(
+            reversed(stretch.steps), values[-2::-1], reversed(slopes), strict=True
+        ):
+            if step.weight >= 0:
+                if step.kind == "dense":
+                    terms = ((step.A**2).T @ (E + G) + F.T @ G).ravel()
+                else:
+                    terms = (step.A**2 * (E + G)).sum(axis=0)
+                squares[step.weight : step.weight + terms.size] += terms
+            if step.bias >= 0:
+                squares[step.bias : step.bias + step.out.shape[1]] += (E + G).sum(
+                    axis=0
+                )
+            if step.kind == "dense":
+                assert step.W is not None
+                E, G = (E + G) @ (step.W**2).T, G @ (step.W**2).T
+            elif step.kind == "activation":
+                E = E * slope**2 + G * ((slope != 0.0) * 1.0 + curvature**2 * F)
+                G = G * slope**2
+            elif step.factor is not None:
+                E, G = E * step.factor**2, G * step.factor**2
+            elif step.rstd is not None:
+                E, G = _through_norm(step, E + 4.0 * G, F), _through_norm(step, G)
+
+    def _loss_terms(self, stretch: Stretch, F: Array) -> tuple[Array, Array]:
+        """Return the squares of dl/dz and of its error, each row with its weight."""
+        loss, z = self.case.loss, stretch.z
+        if not isinstance(loss._kernel, str):
+            # A slope of no more than the loss's own size is all that is known.
+            slope = second = size = np.ones_like(z)
+        elif loss.name == "softmax_cross_entropy":
+            y = self._probabilities(stretch)
+            p = np.exp(z - z.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            slope, second, size = p - y, p, p + y
+        else:
+            y = np.asarray(stretch.y, np.float64)
+            r = z - y
+            if loss.name == "squared_error":
+                slope, second, size = 2.0 * r, np.full_like(z, 2.0), 2.0 * np.abs(r)
+            elif loss.name == "huber":
+                slope = np.clip(r, -loss.parameter, loss.parameter)
+                second, size = (slope == r) * 1.0, np.abs(slope)
+            elif loss.name == "poisson":
+                rate = np.exp(z)
+                slope, second, size = rate - y, rate, rate + y
+            elif loss.name == "binary_cross_entropy":
+                p = 0.5 + 0.5 * np.tanh(0.5 * z)
+                slope, second, size = p - y, p * (1.0 - p), p + y
+            else:
+                slope = size = np.ones_like(z)
+                second = np.zeros_like(z)
+            slope, second, size = (v / z.shape[1] for v in (slope, second, size))
+        w = stretch.weight[:, None]
+        return (w * slope) ** 2, (w * size) ** 2 + (w * second) ** 2 * F
+
+
+def _through_norm(step: Step, squares: Array, F: Array | None = None) -> Array:
+    """Take squares of changes, or of derivatives, through a normalization."""
+    rstd, xhat = step.rstd, step.A
+    assert rstd is not None
+    gamma = 1.0 if step.W is None else step.W**2
+    if step.kind == "fixed":
+        return squares * rstd**2 * gamma
+    axis = 0 if step.kind == "batch_norm" else 1
+    scale = rstd[None, :] ** 2 if axis == 0 else rstd[:, None] ** 2
+    squares = squares * gamma
+    moved = xhat**2 if F is None else xhat**2 + scale * F
+    both = squares.mean(axis, keepdims=True)
+    both = both + moved * (squares * moved).mean(axis, keepdims=True)
+    result: Array = scale * (squares + both)
+    return result
+
+
+def _slopes(step: Step) -> tuple[Array, Array]:
+    """Return an activation's slope and curvature, roughly."""
+    up = _apply(step.A + NUDGE, *step.function)
+    down = _apply(step.A - NUDGE, *step.function)
+    slope = (up - down) / (2.0 * NUDGE)
+    curvature = (up - 2.0 * step.out + down) / NUDGE**2
+    # Of a kink that is nearby there is none.
+    return slope, np.where(np.abs(curvature) * NUDGE < 0.01, curvature, 0.0)
 
 
 def _apply(z: Array, name: Any, parameter: float) -> Array:
