@@ -433,7 +433,10 @@ class LossChanges:
                 if step.kind == "dense":
                     terms = ((step.A**2).T @ (E + G) + F.T @ G).ravel()
                 else:
-                    terms = (step.A**2 * (E + G)).sum(axis=0)
+                    assert step.rstd is not None
+                    columns = step.kind in ("batch_norm", "fixed")
+                    rstd = step.rstd if columns else step.rstd[:, None]
+                    terms = (step.A**2 * (E + G) + rstd**2 * F * G).sum(axis=0)
                 squares[step.weight : step.weight + terms.size] += terms
             if step.bias >= 0:
                 squares[step.bias : step.bias + step.out.shape[1]] += (E + G).sum(

@@ -37,6 +37,8 @@ THRESHOLDS = {
 # Steps so much smaller tell whether a kink, or the curvature, lay within the step.
 # Increments lose nothing by it.
 CLOSER = 2.0**-20
+# The most that an estimate of rounding may say, in last digits of the whole gradient.
+MOST_DIGITS = 64.0
 # Entries that are looked at closer before it is said that a whole array differs.
 AGAIN = 64
 
@@ -283,7 +285,11 @@ class _Check:
             self.error = self.error + gradient_noise()
             report = self._report()
         if report.verdict in ("wrong", "suspicious"):
-            estimate = (digit + EPS64) * self.changes.rounding()
+            # (The estimate knows no correlations: behind normalizations of two or
+            # three numbers it is far too large.)
+            estimate = (digit + EPS64) * np.minimum(
+                self.changes.rounding(), MOST_DIGITS * _report.norm(self.analytic)
+            )
             self.error = np.maximum(self.error, estimate)
             report = self._report()
         if report.verdict in ("wrong", "suspicious"):
