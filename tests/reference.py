@@ -440,6 +440,37 @@ def central_differences(layers, theta, X, y, loss, step):
     return f_plus, f_minus, difference, span
 
 
+# --- _increments ----------------------------------------------------------------------
+
+
+def loss_changes(
+    layers,
+    theta,
+    X,
+    y,
+    loss,
+    step,
+    selected,
+    state=None,
+    training=False,
+    key=(0, 0),
+    draw=0,
+    weights=None,
+):
+    """Return (plus, minus, span) by differences of whole losses."""
+    mode = (state, training, key, draw, weights)
+    base = loss_and_gradient(layers, theta, X, y, loss, *mode)[0]
+    plus, minus, span = np.zeros((3, theta.size))
+    for i in np.flatnonzero(selected):
+        for changes, t in ((plus, theta[i] + step[i]), (minus, theta[i] - step[i])):
+            moved = theta.copy()
+            moved[i] = t
+            value = loss_and_gradient(layers, moved, X, y, loss, *mode)[0]
+            changes[i] = value - base
+        span[i] = (theta[i] + step[i]) - (theta[i] - step[i])
+    return plus, minus, span
+
+
 # --- _parallel ------------------------------------------------------------------------
 
 

@@ -57,6 +57,8 @@ TWINS = {
     "_optimizers.update": "optimizer_update",
     "_parallel.probe": "probe",
     "_perturb.central_differences": "central_differences",
+    "_increments.Increments.run": "loss_changes",
+    "_operations.dropout_mask": "dropout_mask",
     "_source.column_order": "column_order",
     "_source.row_order": "row_order",
 }
@@ -72,12 +74,21 @@ MADE_OF = {
     "_plan.Plan.evaluate": f"layers, theta, X, y, loss, {MODE}, weights",
     "_plan.Plan.step": f"layers, theta, X, y, loss, {MODE}, weights",
     "_perturb.central_differences": "layers, theta, X, y, loss, step",
+    "_increments.Increments.run": (
+        f"layers, theta, X, y, loss, step, selected, {MODE}, weights"
+    ),
 }
 # Functions that compute nothing.
 NO_TWIN = {
     "_blas.addresses": "where functions lie in memory",
     "_blas.config": "a description of the BLAS",
     "_custom.read_capsule": "what a capsule says it holds",
+    "_increments.Increments.activation": "a stage's tables are kept",
+    "_increments.Increments.custom_loss": "a loss's values are kept",
+    "_increments.Increments.linear": "a stage's tables are kept",
+    "_increments.Increments.loss": "a loss's tables are kept",
+    "_increments.Increments.norm": "a stage's tables are kept",
+    "_increments.Increments.scale": "a stage's tables are kept",
     "_moments.group_rows": "the size of a task",
     "_parallel.pool_size": "a count of threads",
     "_simd.available": "names of levels",

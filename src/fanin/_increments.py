@@ -371,6 +371,8 @@ class LossChanges:
             first = last
             some = max(n_threads, int(some * min(4.0, SLICE / seconds)))
         self._penalize(step, plus, minus)
+        left_out = np.isnan(span)
+        plus[left_out] = minus[left_out] = 0.0
         return plus, minus, span, crossed.astype(np.bool_)
 
     def _penalize(self, step: Array, plus: Array, minus: Array) -> None:

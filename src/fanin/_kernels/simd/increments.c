@@ -345,7 +345,9 @@ static double row(double *out, double c, const double *in, ptrdiff_t n, double m
         beyond = row_any(out + j, c, in + j, 1, t + j, t1 + j, t2 + j, activation,
                          parameter);
         far = beyond > far ? beyond : far;
-        if (!(fabs(d) <= 0.5)) {
+        /* For gelu_tanh it is the change of the cubic that matters. */
+        double size = activation == FANIN_GELU_TANH ? 2.0 + t[j] * t[j] : 1.0;
+        if (!(fabs(d) * size <= 0.5)) {
             out[j] = plain(t[j] + d, activation, parameter)
                      - plain(t[j], activation, parameter);
         }
