@@ -120,18 +120,14 @@ def every_entry(
         torch = session["PyTorch"]
         model = torch_network(torch, sizes, theta)
         tensor, target = torch.from_numpy(X), torch.from_numpy(y)
-        # The last layer's weight and bias are the sample.
+        # The second layer's weight is the sample: every call is a whole pass.
         for p in model.parameters():
             p.requires_grad_(False)
-        head = model[-1]
-        hidden = model[:-1]
-        inputs = (
-            head.weight.detach().clone().requires_grad_(),
-            head.bias.detach().clone().requires_grad_(),
-        )
+        named = dict(model.named_parameters())
+        inputs = (named["2.weight"].detach().clone().requires_grad_(),)
 
-        def torch_loss(weight: Any, bias: Any) -> Any:
-            Z = torch.nn.functional.linear(hidden(tensor), weight, bias)
+        def torch_loss(weight: Any) -> Any:
+            Z = torch.func.functional_call(model, {"2.weight": weight}, (tensor,))
             return torch.nn.functional.cross_entropy(Z, target)
 
         yield (
@@ -153,60 +149,116 @@ def _approx_derivative() -> Any:
     return approx_derivative
 
 
-def naive_sample(
-    sizes: list[int], n_rows: int, sample: int, session: Session
-) -> Contenders:
-    """Compare plain differences of the loss, for networks too large for more.
+def plain_loss(layers: Any, activation: Any, X: Any, y: Any) -> float:
+    """Return the loss as a loop over the layers gives it."""
+    A = X
+    for weight, bias in layers[:-1]:
+        A = activation(A @ weight + bias)
+    weight, bias = layers[-1]
+    Z = A @ weight + bias
+    Z -= Z.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(y)), y]).mean())
 
-    fanin's are those of `fanin.check_gradient` over `Network.loss`, for the bias of
-    the layer before the last (its parameters are views into the network's); NumPy's
-    are as many entries spread over all parameters.
-    """
+
+def million(
+    sizes: list[int],
+    n_rows: int,
+    activation: str,
+    sample: int,
+    n_threads: int,
+    session: Session,
+) -> Contenders:
+    """Yield a check of every entry, and the loop over some entries by hand."""
     X, y = make_batch(sizes, n_rows, np.float64)
-    net = fanin_network(sizes, np.float64)
+    net = fanin_network(sizes, np.float64, activation)
     theta = net.parameters.copy()
-    n = theta.size
     loss, gradient = net.loss_and_gradient(X, y)
-    name = f"dense{len(sizes) - 3}.bias"
-    bias = net.named_parameters()[name][:sample]
-    right = net.unflatten(gradient)[name][:sample]
     yield (
         "fanin",
-        Contender(
-            lambda: fanin.check_gradient(lambda _: net.loss(X, y), bias, right),
-            check_report,
-            scale=n / bias.size,
-        ),
+        Contender(lambda: net.check_gradient(X, y, n_threads=n_threads), check_report),
     )
-    hand = NumpyNetwork(sizes, np.float64)
-    hand.theta[...] = theta
-    entries = np.linspace(0, n - 1, bias.size).astype(int)
+    function = {"tanh": np.tanh, "relu": lambda z: np.maximum(z, 0.0)}[activation]
+    layers = NumpyNetwork(sizes, np.float64).views(theta)
+    entries = np.linspace(0, theta.size - 1, sample).astype(int)
     yield (
         "NumPy",
         Contender(
             lambda: differences_by_hand(
-                lambda: hand.loss(X, y), hand.theta, entries, EPS
+                lambda: plain_loss(layers, function, X, y), theta, entries, EPS
             ),
             partial(check_differences, gradient, loss, len(sizes), entries, EPS),
-            scale=n / len(entries),
+            scale=theta.size / len(entries),
         ),
     )
 
 
+def of_a_function(n: int, session: Session) -> Contenders:
+    """Yield differences of a Python function of an array, serial."""
+    x = np.random.default_rng(6).uniform(-1.0, 1.0, n)
+    right = rosen_gradient(x)
+    yield (
+        "fanin",
+        Contender(lambda: fanin.check_gradient(rosen, x, right), check_report),
+    )
+    yield (
+        "NumPy",
+        Contender(
+            lambda: differences_by_hand(lambda: rosen(x), x, range(n), EPS),
+            partial(check_differences, right, rosen(x), 2, slice(None), EPS),
+        ),
+    )
+    approx_derivative: Any = _approx_derivative() if session.has("SciPy") else None
+    if approx_derivative is not None:
+        third = unit_roundoff(np.float64) ** (1 / 3)  # its step
+        yield (
+            "SciPy",
+            Contender(
+                lambda: approx_derivative(rosen, x, method="3-point"),
+                partial(check_differences, right, rosen(x), 2, slice(None), third),
+            ),
+        )
+
+
+def rosen(x: Any) -> float:
+    """Return Rosenbrock's function, extended (Moré, Garbow & Hillstrom 1981)."""
+    return float((100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2).sum())
+
+
+def rosen_gradient(x: Any) -> Any:
+    gradient = np.zeros_like(x)
+    inner = x[1:] - x[:-1] ** 2
+    gradient[:-1] = -400.0 * x[:-1] * inner - 2.0 * (1.0 - x[:-1])
+    gradient[1:] += 200.0 * inner
+    return gradient
+
+
 def rows() -> list[Row]:
     sizes, large = [64, 100, 50, 10], [784, 1024, 256, 10]
-    return [
+    found = [
         Row(
             f"check every gradient entry, {name_of(sizes)}, batch 64 "
             "(12,060 parameters, float64)",
             partial(every_entry, sizes, 64, 402),
-            "NumPy, SciPy: 402 entries measured; PyTorch: the last layer's 510; "
-            "times are for all 12,060",
-        ),
-        Row(
-            f"the same, plain loop over the loss, {name_of(large)}, batch 32 "
-            "(1,068,810 parameters, float64)",
-            partial(naive_sample, large, 32, 100),
-            "100 entries measured; times are for all 1,068,810",
+            "NumPy, SciPy: 402 entries measured; PyTorch: the second layer's 5,000 "
+            "weights; times are for all 12,060",
         ),
     ]
+    for activation, n_threads in (("tanh", 2), ("relu", 2), ("tanh", 1)):
+        one = ", fanin on one thread" if n_threads == 1 else ""
+        found.append(
+            Row(
+                f"check every gradient entry, {name_of(large)}, {activation}, batch 32 "
+                f"(1,068,810 parameters, float64){one}",
+                partial(million, large, 32, activation, 100, n_threads),
+                "NumPy: 100 entries measured; time for all 1,068,810",
+            )
+        )
+    for n in (3, 100, 1000):
+        found.append(
+            Row(
+                f"check_gradient of a Python function of {n} numbers (rosen)",
+                partial(of_a_function, n),
+                "SciPy: approx_derivative, 3-point, which compares nothing",
+            )
+        )
+    return found

@@ -29,8 +29,10 @@ RATE = {"adam": 1e-3, "sgd": 1e-2}
 STEPS_CHECKED = 3
 
 
-def fanin_network(sizes: list[int], dtype: Any) -> fanin.Network:
-    hidden = [fanin.layers.Dense(n, activation="relu") for n in sizes[1:-1]]
+def fanin_network(
+    sizes: list[int], dtype: Any, activation: str = "relu"
+) -> fanin.Network:
+    hidden = [fanin.layers.Dense(n, activation=activation) for n in sizes[1:-1]]
     layers = [*hidden, fanin.layers.Dense(sizes[-1])]
     return fanin.Network(
         sizes[0], layers, loss="softmax_cross_entropy", dtype=dtype, rng=3
