@@ -149,7 +149,9 @@ def test_rows_of_the_functional_layer_agree(dtype):
 def test_other_rows_agree():
     run_once(initialization.initialize(50, 40, session()))
     run_once(gradients.every_entry([4, 6, 3], 8, 20, session()))
-    run_once(gradients.naive_sample([4, 6, 5, 3], 8, 5, session()))
+    for activation in ("tanh", "relu"):
+        run_once(gradients.million([4, 6, 5, 3], 8, activation, 5, 1, session()))
+    run_once(gradients.of_a_function(5, session()))
 
 
 def test_names_of_rows_are_distinct():
