@@ -870,7 +870,7 @@ ONE = np.ones(3)
     ("params", "error", "message"),
     [
         (np.arange(3), TypeError, r"params must be .* float32 or float64.*int64"),
-        (np.ones(3, complex), TypeError, r"params must be real .* complex128"),
+        (np.ones(3, bool), TypeError, r"params must be .* float32 or float64.*bool"),
         (np.ones(3, np.float16), TypeError, "float16"),
         (np.ones(3, object), TypeError, "object"),
         ({"a": [1, 2]}, TypeError, r"params\['a'\]\[0\] .* got int"),

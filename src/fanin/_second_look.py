@@ -93,6 +93,7 @@ class SecondLook:
     own_error: NDArray[np.float64]
     error: NDArray[np.float64]
     status: NDArray[np.int8]
+    checked: NDArray[np.bool_] | None  # None: all of them
 
     def _block_of(self, i: int) -> int:
         for b, block in enumerate(self.parameters.blocks):
@@ -159,7 +160,7 @@ class SecondLook:
 
     def _examine(self, report: GradientReport) -> None:
         """Look at the worst entries of each array that is not correct once more."""
-        budget = max(AGAIN_IN_ALL, self.n // 12)
+        budget = max(AGAIN_IN_ALL, report.n_checked // 12)
         records = [r for r in report.blocks.values() if r.verdict != "correct"]
         # The strongest findings first, should the budget not reach all.
         scores = report._scores()
@@ -174,8 +175,10 @@ class SecondLook:
                 if not np.isfinite(self.numeric[where]).all():
                     continue
                 flagged = np.arange(record.n)  # rounding hides all of it
+                if self.checked is not None:
+                    flagged = np.flatnonzero(self.checked[where])
             # The numeric norm may be the step's own nonsense.
-            rms = record.analytic_norm / math.sqrt(record.n)
+            rms = record.analytic_norm / math.sqrt(max(1, record.n_checked))
             outcomes: list[int] = []
             by_ratio = flagged[np.argsort(-report._ratio[where][flagged])]
             by_excess = flagged[np.argsort(-excess[flagged])]

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fanin import _report, _threads
-from fanin._report import BlockRecord, EntryRecord, GradientError, GradientReport
-from fanin._second_look import EPS32, EPS64, STEPS, SecondLook, points, scalar
+from fanin import _threads
+from fanin import _validation as check
+from fanin._evaluate import (
+    THRESHOLDS32,
+    THRESHOLDS64,
+    Check,
+    CompiledCheck,
+    Function,
+    refuse_change,
+)
+from fanin._report import (
+    BlockRecord,
+    DirectionRecord,
+    EntryRecord,
+    GradientError,
+    GradientReport,
+)
+from fanin._selection import Selection
 from fanin._structure import Parameters, flatten_gradient
-from fanin._validation import real
 
 __all__ = [
+    "THRESHOLDS32",
+    "THRESHOLDS64",
     "BlockRecord",
+    "DirectionRecord",
     "EntryRecord",
     "GradientError",
     "GradientReport",
     "check_gradient",
 ]
 
-# A float32 difference at that step is good to EPS32^(2/3) = 2.4e-5 of the function's
-# value; 1e-3 leaves it the factor 50 that 1e-7 leaves a float64 one (2e-9).
-THRESHOLDS64 = (1e-7, 1e-3)
-THRESHOLDS32 = (1e-3, 1e-1)
-
-# Entries whose Python floats are held at one time.
-CHUNK = 4096
-
-Function = Callable[[Any], Any]
-
-# Immutable types of exact value, kept as they are until the end of a chunk.
-_PLAIN_TYPES = (float, np.float64, np.float32)
+METHODS = ("central", "complex")
 
 
 def check_gradient(
@@ -45,7 +50,14 @@ def check_gradient(
     grad: Any,
     *,
     eps: float | None = None,
+    method: str = "central",
+    indices: Any = None,
+    directions: int = 0,
+    vectorized: bool = False,
     n_threads: SupportsIndex | None = None,
+    rng: Any = None,
+    time_limit: float | None = None,
+    progress: bool = False,
     thresholds: tuple[float, float] | None = None,
 ) -> GradientReport:
     r"""Compare a gradient with central differences of the function, entry by entry.
@@ -156,19 +168,37 @@ def check_gradient(
     b: numeric is 2 times analytic: a factor 2 is missing...
     """
     start = time.perf_counter()
-    if not callable(fun):
-        raise TypeError(f"fun must be callable; got {type(fun).__name__}")
     if eps is not None:
-        eps = real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
+        eps = check.real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
     if thresholds is not None:
         thresholds = _check_thresholds(thresholds)
-    threads = 1 if n_threads is None else _threads.resolve(n_threads)
+    check.choice(method, METHODS, "method")
+    directions = check.integer(directions, "directions", minimum=0)
+    if time_limit is not None:
+        time_limit = check.real(time_limit, "time_limit", minimum=0, open_minimum=True)
 
     parameters = Parameters(params)
     try:
+        looked, threads = _make_check(
+            fun, parameters, eps, method, vectorized, n_threads
+        )
         analytic, unit = _analytic(grad, parameters)
-        check = _Check(fun, parameters, eps)
-        report = check.run(analytic, unit, thresholds, threads)
+        selection = None
+        if indices is not None or directions or time_limit is not None:
+            generator = check.generator(rng)
+            selection = Selection(indices, parameters, generator)
+        elif rng is not None:
+            check.generator(rng)
+        report = looked.run(
+            analytic,
+            unit,
+            thresholds,
+            selection=selection,
+            n_threads=threads,
+            n_directions=directions,
+            time_limit=time_limit,
+            progress=progress,
+        )
     finally:
         parameters.restore()
     report.elapsed = time.perf_counter() - start
@@ -184,20 +214,26 @@ def check_compiled(
     *,
     eps: float,
     thresholds: tuple[float, float],
+    error_estimate: NDArray[np.float64] | None = None,
+    status: NDArray[np.int8] | None = None,
 ) -> GradientReport:
     """Check a gradient as `check_gradient` does, with differences by compiled code.
 
     ``differences(step, f_plus, f_minus, difference, span)`` fills the last four for
     all entries at once, without changing `params`; its ``difference`` may know more
-    digits than ``f_plus - f_minus``. `fun` serves for the second looks, before which
-    ``gradient_noise()`` says how far rounding has moved each entry of `gradient`.
+    digits than ``f_plus - f_minus``. It may fill `error_estimate`, the typical error
+    of each quotient, and `status` (KINK, say), which are looked at afterwards. `fun`
+    serves for the second looks, before which ``gradient_noise()`` says how far
+    rounding has moved each entry of `gradient`.
     """
     start = time.perf_counter()
     parameters = Parameters(params)
     try:
         analytic, unit = flatten_gradient(gradient, parameters, "gradient")
-        check = _CompiledCheck(fun, parameters, eps, differences, gradient_noise)
-        report = check.run(analytic, unit, thresholds, 1)
+        looked = CompiledCheck(
+            fun, parameters, eps, differences, gradient_noise, error_estimate, status
+        )
+        report = looked.run(analytic, unit, thresholds)
     finally:
         parameters.restore()
     report.elapsed = time.perf_counter() - start
@@ -212,8 +248,8 @@ def _check_thresholds(thresholds: Any) -> tuple[float, float]:
             f"thresholds must be two numbers (correct below, wrong from); "
             f"got {thresholds!r}"
         ) from None
-    low = real(low, "thresholds[0]", minimum=0.0, open_minimum=True)
-    high = real(high, "thresholds[1]", maximum=1.0)
+    low = check.real(low, "thresholds[0]", minimum=0.0, open_minimum=True)
+    high = check.real(high, "thresholds[1]", maximum=1.0)
     if not low < high:
         raise ValueError(f"thresholds must increase; got ({low:g}, {high:g})")
     return low, high
@@ -226,230 +262,42 @@ def _analytic(
         return flatten_gradient(grad, parameters)
     value = grad(parameters.structure)
     found = flatten_gradient(value, parameters, "grad(params)")
-    _refuse_change(parameters, "grad")
+    refuse_change(parameters, "grad")
     return found
 
 
-def _refuse_change(parameters: Parameters, who: str) -> None:
-    changed = parameters.changed()
-    if changed is not None:
-        raise ValueError(
-            f"{who} modified {changed}; it must leave its argument as it is "
-            "(the parameters have been restored)"
-        )
+def _make_check(
+    fun: Any,
+    parameters: Parameters,
+    eps: float | None,
+    method: str,
+    vectorized: bool,
+    n_threads: SupportsIndex | None,
+) -> tuple[Check, int]:
+    """Return the check that serves this function, and how many threads it takes."""
+    compiled = False
+    if not isinstance(fun, FunctionType):
+        from fanin._custom import is_compiled
 
+        compiled = is_compiled(fun)
+    if compiled or vectorized or method == "complex":
+        from fanin import _methods
 
-def _epsilon_of(value: Any) -> float:
-    """Return the machine epsilon of what `fun` returned."""
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:
-        return EPS64
-    try:
-        found = np.dtype(str(dtype).removeprefix("torch."))
-    except TypeError:
-        return EPS32 if "float16" in str(dtype) else EPS64
-    if found.kind != "f":
-        return EPS64
-    return max(EPS64, float(np.finfo(found).eps))
-
-
-class _Check(SecondLook):
-    """One check of one function: where it evaluates, and how often."""
-
-    def __init__(self, fun: Function, parameters: Parameters, eps: float | None):
-        self.fun, self.parameters = fun, parameters
-        self.n = parameters.size
-        theta = parameters.vector
-        self.step = np.empty(self.n)
-        dtypes = {block.dtype for block in parameters.blocks if block.size}
-        # The step named in the report is the coarsest that was used.
-        self.eps = max(STEPS[d] for d in dtypes) if eps is None else eps
-        for block in parameters.blocks:
-            relative = STEPS[block.dtype] if eps is None else eps
-            self.step[block.where] = relative * np.maximum(
-                1.0, np.abs(theta[block.where])
-            )
-        self.single = np.dtype(np.float32) in dtypes
-        self.f_plus, self.f_minus = np.empty(self.n), np.empty(self.n)
-        self.span = np.empty(self.n)
-        self.n_evaluations = 0
-
-    def run(
-        self,
-        analytic: NDArray[np.float64],
-        unit: NDArray[np.float64],
-        thresholds: tuple[float, float] | None,
-        threads: int,
-    ) -> GradientReport:
-        parameters = self.parameters
-        self.analytic = analytic
-        value = self.fun(parameters.structure)
-        self.base = scalar(value)
-        self.epsilon = _epsilon_of(value)
-        _refuse_change(parameters, "fun")
-        if thresholds is None:
-            coarse = self.single or self.epsilon > EPS64
-            thresholds = THRESHOLDS32 if coarse else THRESHOLDS64
-        self.thresholds = thresholds
-
-        self._differences(type(value), threads)
-        again = scalar(self.fun(parameters.structure))
-        _refuse_change(parameters, "fun")
-        self.n_evaluations = 2 * self.n + 2
-        same = self.base == again or (math.isnan(self.base) and math.isnan(again))
-
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            self.numeric = self._difference() / self.span
-        self.own_error = unit * np.abs(analytic)
-        self.status = np.zeros(self.n, np.int8)
-        self.noise = 0.0
-        report = self._report(same)
-        if not same or report.ok or not math.isfinite(self.base):
-            return report
-        self.noise = self._measure_noise()
-        self.own_error += self._gradient_noise()
-        report = self._report(same)
-        if not report.ok:
-            self._examine(report)
-            report = self._report(same)
-        _refuse_change(parameters, "fun")
-        return report
-
-    def _difference(self) -> NDArray[np.float64]:
-        return self.f_plus - self.f_minus
-
-    def _gradient_noise(self) -> NDArray[np.float64] | float:
-        """Return the error of the analytic entries beyond that of their last digit."""
-        return 0.0
-
-    def _report(self, deterministic: bool) -> GradientReport:
-        blocks = self.parameters.blocks
-        self.error = self.own_error + _report.rounding_error(
-            self.f_plus, self.f_minus, self.span, self.epsilon, self.noise
-        )
-        return GradientReport._from_vectors(
-            self.analytic,
-            self.numeric,
-            [(block.name, block.where, block.shape) for block in blocks],
-            eps=self.eps,
-            thresholds=self.thresholds,
-            step=self.span / 2,
-            f_plus=self.f_plus,
-            f_minus=self.f_minus,
-            error_estimate=self.error,
-            status=self.status.copy(),
-            deterministic=deterministic,
-            template=self.parameters.template,
-            n_evaluations=self.n_evaluations,
-        )
-
-    # -- the differences -----------------------------------------------------------
-
-    def _chunks(self, threads: int) -> list[tuple[int, int, int]]:
-        """Return (block, first, last) ranges; what they compute depends on no other."""
-        size = CHUNK
-        if threads > 1:  # enough pieces for threads to end together
-            size = min(CHUNK, max(1, -(-self.n // (8 * threads))))
-        return [
-            (b, first, min(first + size, block.where.stop))
-            for b, block in enumerate(self.parameters.blocks)
-            for first in range(block.where.start, block.where.stop, size)
-        ]
-
-    def _differences(self, kind: type, threads: int) -> None:
-        chunks = self._chunks(threads)
-        threads = min(threads, len(chunks))
-        stop = threading.Event()
-        if threads == 1:
-            for chunk in chunks:
-                self._chunk(self.parameters, chunk, kind, stop)
-            return
-
-        local = threading.local()
-
-        def task(chunk: tuple[int, int, int]) -> None:
-            if stop.is_set():
-                return
-            if not hasattr(local, "parameters"):
-                local.parameters = self.parameters.duplicate()
-            try:
-                self._chunk(local.parameters, chunk, kind, stop)
-            except BaseException:
-                stop.set()
-                raise
-
-        from concurrent.futures import Future, ThreadPoolExecutor  # slow to import
-
-        with ThreadPoolExecutor(threads, "fanin-check") as pool:
-            futures: list[Future[None]] = []
-            try:
-                futures.extend(pool.submit(task, chunk) for chunk in chunks)
-                for future in futures:
-                    future.result()
-            finally:
-                # Also after Ctrl-C here: the threads end with their evaluation.
-                stop.set()
-                for future in futures:
-                    future.cancel()
-
-    def _chunk(
-        self,
-        parameters: Parameters,
-        chunk: tuple[int, int, int],
-        kind: type,
-        stop: threading.Event,
-    ) -> None:
-        b, first, last = chunk
-        block = self.parameters.blocks[b]
-        here = slice(first, last)
-        theta = self.parameters.vector[here]
-        plus, minus, span = points(theta, self.step[here], block.dtype)
-        self.span[here] = span
-        triples = zip(plus.tolist(), minus.tolist(), theta.tolist(), strict=True)
-        above: list[Any] = []
-        below: list[Any] = []
-
-        # The lean loop: names are local, values of a type that is safe to keep are
-        # converted at the end.
-        fun, argument, slot = self.fun, parameters.structure, parameters.slots[b]
-        if kind not in _PLAIN_TYPES:
-            kind = float
-        is_set = stop.is_set
-        add_above, add_below = above.append, below.append
-        for j, (up, down, back) in enumerate(triples, first - block.where.start):
-            slot[j] = up
-            value = fun(argument)
-            add_above(value if type(value) is kind else scalar(value))
-            slot[j] = down
-            value = fun(argument)
-            add_below(value if type(value) is kind else scalar(value))
-            slot[j] = back
-            if is_set():
-                return
-        self.f_plus[here] = above
-        self.f_minus[here] = below
-
-
-class _CompiledCheck(_Check):
-    """A check whose differences come from compiled code, in one call."""
-
-    def __init__(
-        self,
-        fun: Function,
-        parameters: Parameters,
-        eps: float | None,
-        differences: Callable[..., None],
-        gradient_noise: Callable[[], NDArray[np.float64]],
-    ):
-        super().__init__(fun, parameters, eps)
-        self.differences = differences
-        self._gradient_noise = gradient_noise  # type: ignore[method-assign]
-        self.difference = np.empty(self.n)
-
-    def _differences(self, kind: type, threads: int) -> None:
-        self.differences(
-            self.step, self.f_plus, self.f_minus, self.difference, self.span
-        )
-
-    def _difference(self) -> NDArray[np.float64]:
-        return self.difference
+        said = {
+            'method="complex"': method == "complex",
+            "vectorized=True": vectorized,
+            "a function in C": compiled,
+        }
+        both = [name for name, given in said.items() if given]
+        if len(both) > 1:
+            raise ValueError(f"{both[0]} and {both[1]} do not go together")
+        if compiled:
+            threads = _threads.resolve(n_threads)
+            return _methods.CallbackCheck(fun, parameters, eps, threads), threads
+        kind = _methods.VectorizedCheck if vectorized else _methods.ComplexCheck
+    else:
+        kind = Check
+    if not callable(fun):
+        raise TypeError(f"fun must be callable; got {type(fun).__name__}")
+    threads = 1 if n_threads is None else _threads.resolve(n_threads)
+    return kind(fun, parameters, eps), threads
