@@ -51,6 +51,16 @@ class _Along:
         )
 
 
+def powers_of_two(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the powers of two next below the entries of a vector, with their signs.
+
+    Their sum with parameters of that size is exact, times any step that is a power of
+    two: so the points lie exactly along one and the same vector at every step.
+    """
+    _, exponent = np.frexp(np.abs(vector))
+    return np.ldexp(np.sign(vector), exponent - 1)
+
+
 class Directions(SecondLook):
     """Second looks along random directions, on top of those at single entries."""
 
@@ -179,12 +189,9 @@ class Directions(SecondLook):
         found = []  # (step, central, its rounding, forward, backward)
         analytic = size = own = 0.0
         step, ratio = SINGLE if self.single else DOUBLE
+        moved = powers_of_two(direction[active] / math.sqrt(active.size))
         for _ in range(3):
             delta = np.zeros(self.n)
-            # Powers of two, so that theta + delta is exact, and delta / step one
-            # and the same vector at every step.
-            exponent = np.frexp(np.abs(direction[active]) / math.sqrt(active.size))[1]
-            moved = np.ldexp(np.sign(direction[active]), exponent - 1)
             delta[active] = moved * step
             if not found:
                 with np.errstate(all="ignore"):

@@ -39,6 +39,8 @@ __all__ = [
     "GradientError",
     "GradientReport",
     "check_gradient",
+    "check_hessian_product",
+    "check_vjp",
 ]
 
 METHODS = ("central", "complex")
@@ -168,14 +170,9 @@ def check_gradient(
     b: numeric is 2 times analytic: a factor 2 is missing...
     """
     start = time.perf_counter()
-    if eps is not None:
-        eps = check.real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
-    if thresholds is not None:
-        thresholds = _check_thresholds(thresholds)
+    options = _options(eps, thresholds, directions, time_limit)
+    eps = options.pop("eps")
     check.choice(method, METHODS, "method")
-    directions = check.integer(directions, "directions", minimum=0)
-    if time_limit is not None:
-        time_limit = check.real(time_limit, "time_limit", minimum=0, open_minimum=True)
 
     parameters = Parameters(params)
     try:
@@ -192,17 +189,231 @@ def check_gradient(
         report = looked.run(
             analytic,
             unit,
-            thresholds,
             selection=selection,
             n_threads=threads,
-            n_directions=directions,
-            time_limit=time_limit,
             progress=progress,
+            **options,
         )
     finally:
         parameters.restore()
     report.elapsed = time.perf_counter() - start
     return report
+
+
+def check_vjp(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    inputs: Any,
+    *,
+    eps: float | None = None,
+    cotangents: int = 2,
+    indices: Any = None,
+    directions: int = 0,
+    n_threads: SupportsIndex | None = None,
+    rng: Any = None,
+    time_limit: float | None = None,
+    progress: bool = False,
+    thresholds: tuple[float, float] | None = None,
+) -> GradientReport:
+    r"""Check the backward pass of a layer, a function of arrays that returns arrays.
+
+    A backward pass is the product of a cotangent v, an array like the outputs, with
+    the Jacobian J of the forward pass. For a random v,
+
+    .. math::
+
+        f(x) = \langle v, \mathrm{forward}(x) \rangle
+        \quad\text{has the gradient}\quad J^T v = \mathrm{backward}(x, v),
+
+    which is checked as `check_gradient` checks any gradient (the dot-product test of
+    Claerbout 2014, entry by entry). A wrong Jacobian shows with probability one.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(*inputs)`` returns an array of floats, or a tuple of such.
+    backward : callable
+        ``backward(*inputs, *cotangents)``, with one cotangent for each output, in
+        its shape and dtype, returns the gradients of all inputs: a tuple in their
+        order, or an array if there is one input.
+    inputs : tuple or list, or one array
+        The arguments: float arrays, or lists or dicts of such (parameters). What is
+        not to be differentiated, such as labels, the functions must know otherwise.
+        They are perturbed in place and restored bit for bit.
+    eps, indices, directions, n_threads, time_limit, progress, thresholds
+        As in `check_gradient`. Outputs of float32 have the thresholds of float32.
+    cotangents : int, default=2
+        How many random v. The first is checked as described; the others at a few
+        entries and along two random directions, and `backward` must be linear in v.
+    rng : None, int, SeedSequence or Generator, optional
+        For the cotangents, the sample of `indices` and the directions.
+
+    Returns
+    -------
+    GradientReport
+        Its arrays have the names of the arguments of `forward`. With several
+        cotangents, the report of the first that shows a fault.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_gradient`; if the outputs are not floats; if `forward` or
+        `backward` modify the inputs.
+
+    References
+    ----------
+    J. F. Claerbout, "Geophysical image estimation by example", 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fanin
+    >>> rng = np.random.default_rng(0)
+    >>> X, W = rng.normal(size=(5, 3)), rng.normal(size=(3, 2))
+    >>> def forward(X, W):
+    ...     return np.tanh(X @ W)
+    >>> def backward(X, W, dY):
+    ...     dZ = dY * (1 - np.tanh(X @ W) ** 2)
+    ...     return dZ @ W.T, X.T @ dY  # dZ is meant
+    >>> report = fanin.check_vjp(forward, backward, (X, W), rng=0)
+    >>> {name: block.verdict for name, block in report.blocks.items()}
+    {'X': 'correct', 'W': 'wrong'}
+    """
+    from fanin._products import name_inputs, product_report
+
+    start = time.perf_counter()
+    for name, function in (("forward", forward), ("backward", backward)):
+        if not callable(function):
+            raise TypeError(f"{name} must be callable; got {type(function).__name__}")
+    options = _options(eps, thresholds, directions, time_limit)
+    cotangents = check.integer(cotangents, "cotangents", minimum=1)
+    generator = check.generator(rng)
+    if not isinstance(inputs, (tuple, list)):
+        inputs = (inputs,)
+    parameters = Parameters(inputs, "inputs")
+    name_inputs(parameters, forward)
+    threads = 1 if n_threads is None else _threads.resolve(n_threads)
+    report = product_report(
+        forward,
+        backward,
+        parameters,
+        n_cotangents=cotangents,
+        indices=indices,
+        n_threads=threads,
+        rng=generator,
+        progress=progress,
+        **options,
+    )
+    report.elapsed = time.perf_counter() - start
+    return report
+
+
+def check_hessian_product(
+    gradient: Callable[[Any], Any],
+    hessian_product: Callable[[Any, Any], Any],
+    params: Any,
+    *,
+    eps: float | None = None,
+    directions: int = 3,
+    rng: Any = None,
+    thresholds: tuple[float, float] | None = None,
+) -> GradientReport:
+    r"""Check the product of a Hessian and a vector against differences of gradients.
+
+    Along random vectors v with entries :math:`\pm\max(1, |\theta_i|) / \sqrt n`,
+    rounded to powers of two,
+
+    .. math::
+
+        H v \approx \frac{\nabla f(\theta + h v) - \nabla f(\theta - h v)}{2 h},
+
+    with three steps h, of which two cancel the :math:`h^2` term of the error
+    (Richardson's extrapolation) and how far they agree is its estimate. And a Hessian
+    is symmetric: :math:`u^T H v = v^T H u`.
+
+    Parameters
+    ----------
+    gradient : callable
+        ``gradient(params)`` returns the gradient, built like `params`. It is taken to
+        be right: check it with `check_gradient` first.
+    hessian_product : callable
+        ``hessian_product(params, v)``, with v built like `params` and of its dtypes,
+        returns H v, built like `params`.
+    params : array, list, tuple or dict
+        As in `check_gradient`: perturbed in place and restored bit for bit.
+    eps : float, optional
+        The largest of the three steps, by default 2^-13 in float64, each of the others
+        an eighth of the one before; 2^-7 and a half in float32.
+    directions : int, default=3
+        How many random vectors: each costs six gradients. From two on the symmetry
+        is checked.
+    rng : None, int, SeedSequence or Generator, optional
+        For the vectors.
+    thresholds : (float, float), optional
+        As in `check_gradient`.
+
+    Returns
+    -------
+    GradientReport
+        `numeric` and `analytic` are H v of the first vector that shows a fault, or
+        of the first; `f_plus` and `f_minus` of its records are entries of gradients,
+        and `n_evaluations` counts gradients. Entries whose gradient jumps within the
+        step (a ReLU) are left out, listed and counted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_gradient`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.optimize import rosen_der, rosen_hess_prod
+    >>> import fanin
+    >>> x = np.array([1.3, 0.7, 0.8, 1.9, 1.2])
+    >>> fanin.check_hessian_product(rosen_der, rosen_hess_prod, x, rng=0).verdict
+    'correct'
+    """
+    from fanin._products import hessian_report
+
+    start = time.perf_counter()
+    for name, function in (
+        ("gradient", gradient),
+        ("hessian_product", hessian_product),
+    ):
+        if not callable(function):
+            raise TypeError(f"{name} must be callable; got {type(function).__name__}")
+    options = _options(eps, thresholds, directions, None, least=1)
+    del options["time_limit"]
+    generator = check.generator(rng)
+    parameters = Parameters(params)
+    try:
+        report = hessian_report(
+            gradient, hessian_product, parameters, rng=generator, **options
+        )
+    finally:
+        parameters.restore()
+    report.elapsed = time.perf_counter() - start
+    return report
+
+
+def _options(
+    eps: Any, thresholds: Any, directions: Any, time_limit: Any, least: int = 0
+) -> dict[str, Any]:
+    """Return the options that the checks have in common, themselves checked."""
+    if eps is not None:
+        eps = check.real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
+    if thresholds is not None:
+        thresholds = _check_thresholds(thresholds)
+    directions = check.integer(directions, "directions", minimum=least)
+    if time_limit is not None:
+        time_limit = check.real(time_limit, "time_limit", minimum=0, open_minimum=True)
+    return {
+        "eps": eps,
+        "thresholds": thresholds,
+        "n_directions": directions,
+        "time_limit": time_limit,
+    }
 
 
 def check_compiled(
