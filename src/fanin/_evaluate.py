@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from fanin._directions import Directions
 from fanin._report import GradientReport
 from fanin._second_look import EPS32, EPS64, STEPS, points, scalar
 from fanin._selection import Entries, Group, Selection
-from fanin._structure import Parameters
+from fanin._structure import Parameters, all_true
 
 # A float32 difference at that step is good to EPS32^(2/3) = 2.4e-5 of the function's
 # value; 1e-3 leaves it the factor 50 that 1e-7 leaves a float64 one (2e-9).
@@ -29,6 +30,9 @@ THRESHOLDS64 = (1e-7, 1e-3)
 THRESHOLDS32 = (1e-3, 1e-1)
 
 FLOAT32 = np.dtype(np.float32)
+
+# A relative step that leaves 16 numbers between the points.
+COARSE = 32 * EPS64
 
 # Entries whose Python floats are held at one time.
 CHUNK = 4096
@@ -78,6 +82,10 @@ def progress_bar(total: int) -> Any:
             'progress=True needs tqdm: pip install tqdm, or "fanin[demo]"'
         ) from None
     return tqdm(total=total, unit="entry")
+
+
+def _own_and_rounding(own: NDArray[np.float64], *values: Any) -> NDArray[np.float64]:
+    return own + _report.rounding_error(*values)
 
 
 class Pieces:
@@ -201,7 +209,8 @@ class Check(Directions):
 
         with np.errstate(all="ignore"):
             self.numeric = self._quotient()
-            self.own_error = unit * np.abs(analytic)
+            self.size = np.abs(analytic)
+            self.own_error = unit * self.size
             clean = same and not n_directions and self._is_clean()
         self.status = self._first_status()
         self.noise, self.noise_known = 0.0, False
@@ -252,7 +261,9 @@ class Check(Directions):
         """Evaluate on both sides of some entries of a block."""
         block = self.parameters.blocks[b]
         theta = self.parameters.vector[entries]
-        plus, minus, span = points(theta, self.step[entries], block.dtype)
+        plus, minus, span = points(
+            theta, self.step[entries], block.dtype, self.eps > COARSE
+        )
         self.span[entries] = span
         places: Iterable[int]
         if isinstance(entries, slice):
@@ -286,9 +297,9 @@ class Check(Directions):
 
     def _prepare(self, kind: type) -> None:
         self.kind = kind if kind in _PLAIN_TYPES else float
-        self.f_plus = np.full(self.n, math.nan)
-        self.f_minus = np.full(self.n, math.nan)
-        self.span = np.full(self.n, math.nan)
+        values = np.empty((3, self.n))
+        values.fill(math.nan)
+        self.f_plus, self.f_minus, self.span = values
 
     def _differences(
         self,
@@ -313,6 +324,15 @@ class Check(Directions):
         if n_threads > 1:  # enough pieces for threads to end together
             size = min(CHUNK, max(1, -(-total // (8 * n_threads))))
         bar = progress_bar(total) if progress else None
+        if n_threads == 1 and deadline is None and bar is None:
+            state = self._state(False)
+            for b, entries in groups:
+                self._pieces(state, b, entries)
+                if self.checked is not None:
+                    self.checked[entries] = True
+            if selection is not None and self.checked is not None:
+                self._note(selection, False)
+            return
         pieces = Pieces(groups, size, deadline, bar)
         try:
             if n_threads == 1:
@@ -323,9 +343,23 @@ class Check(Directions):
             if bar is not None:
                 bar.close()
         if selection is not None and self.checked is not None:
-            self.notes += selection.notes(self.checked, pieces.timed_out)
-            if self.checked.all():
-                self.checked = None
+            self._note(selection, pieces.timed_out)
+
+    def _note(self, selection: Selection, timed_out: bool) -> None:
+        assert self.checked is not None
+        self.notes += selection.notes(self.checked, timed_out)
+        if self.checked.all():
+            self.checked = None
+
+    def _pieces(self, state: Any, b: int, entries: slice | Entries) -> None:
+        """Evaluate all of a group, nobody waiting for its parts."""
+        if isinstance(entries, slice):
+            for first in range(entries.start, entries.stop, CHUNK):
+                last = min(first + CHUNK, entries.stop)
+                self._piece(state, b, slice(first, last))
+        else:
+            for first in range(0, entries.size, CHUNK):
+                self._piece(state, b, entries[first : first + CHUNK])
 
     def _work(self, pieces: Pieces, own: bool) -> None:
         state = self._state(own)
@@ -368,16 +402,23 @@ class Check(Directions):
 
     def _is_clean(self) -> bool:
         """Whether every entry agrees within the lower threshold, by itself."""
-        near = np.abs(self.numeric - self.analytic) <= self.thresholds[0] * np.abs(
-            self.analytic
-        )
+        near = np.abs(self.numeric - self.analytic) <= self.thresholds[0] * self.size
         if self.checked is not None:
             near |= ~self.checked
-        return bool(near.all())
+        return all_true(near)
 
     def _report(self, deterministic: bool, clean: bool = False) -> GradientReport:
         blocks = self.parameters.blocks
-        self.error = self.own_error + self._rounding()
+        estimate: Any = partial(
+            _own_and_rounding,
+            self.own_error,
+            self.f_plus,
+            self.f_minus,
+            self.span,
+            self.epsilon,
+        )
+        if not clean or type(self)._rounding is not Check._rounding:
+            self.error = estimate = self.own_error + self._rounding()
         return GradientReport._from_vectors(
             self.analytic,
             self.numeric,
@@ -387,8 +428,8 @@ class Check(Directions):
             step=self.span / 2,
             f_plus=self.f_plus,
             f_minus=self.f_minus,
-            error_estimate=self.error,
-            status=self.status.copy(),
+            error_estimate=estimate,
+            status=self.status if clean else self.status.copy(),
             deterministic=deterministic,
             template=self.parameters.template,
             n_evaluations=self.n_evaluations,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +31,7 @@ PLAIN, AGREES, KINK, BLURRED, UNRESOLVED, WRONG = range(6)
 
 # What `_judge` makes, and a clean report has only when it is asked for.
 _MADE_LATER = frozenset(
-    ("relative_error", "diagnosis", "_blocks", "_excess", "_ratio", "_score")
+    ("relative_error", "diagnosis", "_blocks", "_error", "_excess", "_ratio", "_score")
 )
 
 # From the strongest finding to none.
@@ -208,6 +208,7 @@ class GradientReport:
     verdict: str
     diagnosis: list[str]
     _notes: list[str]
+    _estimate: Any
     eps: float
     thresholds: tuple[float, float]
     n_checked: int
@@ -252,7 +253,7 @@ class GradientReport:
         step: ArrayLike | None = None,
         f_plus: ArrayLike | None = None,
         f_minus: ArrayLike | None = None,
-        error_estimate: ArrayLike | None = None,
+        error_estimate: ArrayLike | Callable[[], NDArray[np.float64]] | None = None,
         status: NDArray[np.int8] | None = None,
         deterministic: bool = True,
         template: Any = None,
@@ -276,7 +277,7 @@ class GradientReport:
             As in `fanin.check_gradient`.
         step, f_plus, f_minus : (n,) float64 or float, optional
             Shown in the records; `step` defaults to `eps`, the others to NaN.
-        error_estimate : (n,) float64 or float, optional
+        error_estimate : (n,) float64, float or function that returns it, optional
             The typical rounding error of each difference ``numeric - analytic``.
             By default that of a central difference of float64 values of the size of
             `f_plus` and `f_minus`; 0 if those are not given, which is right for
@@ -322,9 +323,7 @@ class GradientReport:
                 error_estimate = rounding_error(
                     self._f_plus, self._f_minus, 2 * self._step, np.finfo(float).eps
                 )
-        self._error = _vector(error_estimate, n)
-        if checked is not None:
-            self._error = np.where(checked, self._error, 0.0)
+        self._estimate = error_estimate
         self._status = np.zeros(n, np.int8) if status is None else status
         self._spans = [(name, where, tuple(shape)) for name, where, shape in blocks]
         if template is None:
@@ -351,11 +350,21 @@ class GradientReport:
     def __getattr__(self, name: str) -> Any:
         # The tables of a clean check, most of which nobody looks at.
         if name in _MADE_LATER and "_notes" in self.__dict__:
-            self._judge(self._notes)
+            if name == "_error":
+                self._make_error()
+            else:
+                self._judge(self._notes)
             return self.__dict__[name]
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}"
         )
+
+    def _make_error(self) -> None:
+        estimate = self._estimate
+        error = _vector(estimate() if callable(estimate) else estimate, self.n_total)
+        if self._checked is not None:
+            error = np.where(self._checked, error, 0.0)
+        self._error = error
 
     def _find(self, verdict: str, sentence: str, blocks: Sequence[str] = ()) -> None:
         """Add what was found otherwise, about these arrays or about the whole."""
