@@ -25,6 +25,10 @@ SINGLE = (2.0**-7, 2.0)
 ROUNDS = 8
 
 
+# The step, the central difference quotient, its rounding, and the one-sided quotients.
+Slopes = tuple[float, float, float, float, float]
+
+
 @dataclass
 class _Along:
     """What was found along a direction."""
@@ -58,7 +62,7 @@ def powers_of_two(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     two: so the points lie exactly along one and the same vector at every step.
     """
     _, exponent = np.frexp(np.abs(vector))
-    return np.ldexp(np.sign(vector), exponent - 1)
+    return np.asarray(np.ldexp(np.sign(vector), exponent - 1))
 
 
 class Directions(SecondLook):
@@ -186,7 +190,7 @@ class Directions(SecondLook):
         """Compare the derivative along a unit vector through some of the entries."""
         theta = self.parameters.vector
         slope = self.analytic[active]
-        found = []  # (step, central, its rounding, forward, backward)
+        found: list[Slopes] = []
         analytic = size = own = 0.0
         step, ratio = SINGLE if self.single else DOUBLE
         moved = powers_of_two(direction[active] / math.sqrt(active.size))
@@ -216,7 +220,7 @@ class Directions(SecondLook):
 
     def _judge_steps(
         self,
-        found: list[tuple[float, float, float, float, float]],
+        found: list[Slopes],
         r: float,
         analytic: float,
         size: float,

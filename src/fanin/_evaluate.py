@@ -166,7 +166,7 @@ class Check(Directions):
                 self.step[block.where] *= STEPS[block.dtype]
         self.single = FLOAT32 in dtypes
         self.checked: NDArray[np.bool_] | None = None
-        self.stopped = False
+        self.stopped = self.timed_out = False
         self.n_evaluations = 0
         self.directions: list[_report.DirectionRecord] = []
         self.notes: list[str] = []
@@ -207,6 +207,7 @@ class Check(Directions):
         self.n_evaluations += self.per_entry * n + 2
         same = self.base == again or (math.isnan(self.base) and math.isnan(again))
 
+        self.deterministic = same
         with np.errstate(all="ignore"):
             self.numeric = self._quotient()
             self.size = np.abs(analytic)
@@ -232,6 +233,17 @@ class Check(Directions):
             report = self._report(same)
         refuse_change(parameters, "fun")
         return report
+
+    def may_be_shadowed(self, eps: float | None) -> bool:
+        """Whether a check in float64 may decide what this one, in float32, did not."""
+        return (
+            self.single
+            and eps is None
+            and type(self) is Check
+            and self.deterministic
+            and math.isfinite(self.base)
+            and not self.timed_out
+        )
 
     # -- what other ways to evaluate replace ---------------------------------------
 
@@ -347,6 +359,7 @@ class Check(Directions):
 
     def _note(self, selection: Selection, timed_out: bool) -> None:
         assert self.checked is not None
+        self.timed_out = timed_out
         self.notes += selection.notes(self.checked, timed_out)
         if self.checked.all():
             self.checked = None

@@ -234,7 +234,8 @@ def hessian_report(
 ) -> GradientReport:
     """Check H v; see `fanin.check_hessian_product`."""
     check = _HessianCheck(gradient, hessian_product, parameters, eps, thresholds)
-    reports, pairs = [], []
+    reports: list[GradientReport] = []
+    pairs = []
     try:
         for _ in range(n_directions):
             v, product, report = check.direction(rng)
@@ -308,7 +309,9 @@ class _HessianCheck:
             found[block.where] = np.max(np.abs(vector[block.where]), initial=0.0)
         return found
 
-    def direction(self, rng: np.random.Generator) -> tuple[Vector, Vector, Any]:
+    def direction(
+        self, rng: np.random.Generator
+    ) -> tuple[Vector, Vector, GradientReport]:
         parameters, n = self.parameters, self.parameters.size
         signs = rng.choice([-1.0, 1.0], n)
         theta = parameters.vector

@@ -581,9 +581,9 @@ class GradientReport:
                 where=self._error[where] > 0,
             )
         estimates = np.where(np.isnan(estimates), math.inf, estimates)
-        keys = (-estimates, -self._score[where])
+        keys: list[NDArray[Any]] = [-estimates, -self._score[where]]
         if self._checked is not None:
-            keys = (*keys, ~self._checked[where])  # last what is not known
+            keys.append(~self._checked[where])  # last what is not known
         return np.lexsort(keys) + (where.start or 0)
 
     def _record(

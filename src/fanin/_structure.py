@@ -209,7 +209,7 @@ class Parameters:
             key = path[-1][1] if path else None
             home = (container, key, leaf)
             if not isinstance(leaf, np.ndarray):
-                kind = np.asarray(leaf).dtype
+                kind: np.dtype[Any] = np.asarray(leaf).dtype
                 self._add(shown, what, (), kind, home, None)
                 continue
             whole.append((what, leaf))
