@@ -209,7 +209,7 @@ class Parameters:
             key = path[-1][1] if path else None
             home = (container, key, leaf)
             if not isinstance(leaf, np.ndarray):
-                kind: np.dtype[Any] = np.asarray(leaf).dtype
+                kind = np.dtype(np.float32 if type(leaf) is np.float32 else np.float64)
                 self._add(shown, what, (), kind, home, None)
                 continue
             whole.append((what, leaf))
@@ -217,8 +217,8 @@ class Parameters:
                 dtype = PART[leaf.dtype.char]
                 for part in ("real", "imag"):
                     view = getattr(leaf, part)
-                    place = (f"{shown}.{part}", f"{what}.{part}")
-                    self._add(*place, leaf.shape, dtype, home, view, part)
+                    label, place = f"{shown}.{part}", f"{what}.{part}"
+                    self._add(label, place, leaf.shape, dtype, home, view, part)
             else:
                 dtype = leaf.dtype.newbyteorder("=")
                 self._add(shown, what, leaf.shape, dtype, home, leaf)
