@@ -343,8 +343,9 @@ class _Findings:
 
     def look(self, fun: Callable[[Any], float], z: Any, slope: Any) -> None:
         """Check the derivatives of one function at z, with noise in mind."""
+        from fanin._evaluate import THRESHOLDS32
         from fanin._second_look import EPS32
-        from fanin.gradcheck import THRESHOLDS32, check_gradient
+        from fanin.gradcheck import check_gradient
 
         def coarse() -> GradientReport:
             kind = np.float32 if self.single else np.float64

@@ -103,14 +103,19 @@ class Directions(SecondLook):
                         "along a random direction the function is not finite"
                     )
                 return first.record(verdict)
-            i = self._locate(direction, active)
+            i, kinks = self._locate(direction, active)
+            if kinks:
+                self.notes.append(
+                    "a random direction leads over kinks; left out of the verdict"
+                )
+                return first.record("correct")
             if i is None:
                 self.notes.append(
                     "a random directional derivative disagrees with the gradient: "
                     f"analytic {first.analytic:.6g}, numeric {first.numeric:.6g}; no "
                     "single entry shows it"
                 )
-                return first.record(verdict)
+                return first.record("suspicious")
             outcome = self._look_at(i)
             if outcome == _report.WRONG:
                 self.notes.append(
@@ -135,18 +140,20 @@ class Directions(SecondLook):
 
     def _locate(
         self, direction: NDArray[np.float64], active: NDArray[np.intp]
-    ) -> int | None:
-        """Return an entry at fault; None if it is lost in rounding on the way."""
+    ) -> tuple[int | None, bool]:
+        """Return an entry at fault; None if it is lost on the way, in kinks or not."""
         while active.size > 1:
             halves = active[: active.size // 2], active[active.size // 2 :]
+            kinks = False
             for half in halves:
                 along = self._along(direction, half)
+                kinks = kinks or along.kink
                 if self._judge_along(along) in ("wrong", "suspicious"):
                     active = half
                     break
             else:
-                return None
-        return int(active[0])
+                return None, kinks
+        return int(active[0]), False
 
     def _name(self, i: int) -> str:
         block = self.parameters.blocks[self._block_of(i)]

@@ -42,10 +42,11 @@ class ComplexCheck(Check):
     def _prepare(self, kind: type) -> None:
         super()._prepare(kind)
         self.slope = np.full(self.n, math.nan)
-        # No cancellation, so that the step may be as small as the entry asks for;
-        # not so small that its product with a derivative is no number any more.
+        # No cancellation, so that the step may be as small as the entry asks for; of
+        # the smallest numbers 1e-8 is enough, its square being below the rounding.
         theta = np.abs(self.parameters.vector)
-        self.height = np.maximum(self.eps * theta, 1e-300)
+        least = np.minimum(1e-8 * theta, 1e-300)
+        self.height = np.maximum(self.eps * theta, least)
         self.height[theta == 0] = 1e-100
 
     def _state(self, own: bool) -> Any:

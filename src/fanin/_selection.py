@@ -162,6 +162,8 @@ def _chosen(indices: Any, parameters: Parameters) -> Entries | None:
     """Return the flat indices of a mask or of a list of flat indices."""
     size = parameters.size
     flat = _flat(indices)
+    if flat is not None and flat.size == 0 and flat.ndim == 1:
+        flat = flat.astype(np.intp)  # an empty list
     if flat is not None and flat.dtype.kind in "iu" and flat.ndim == 1:
         entries = np.unique(flat).astype(np.intp)
         if entries.size and not (entries[0] >= 0 and entries[-1] < size):

@@ -23,7 +23,7 @@ FEW = 128  # entries that are compared as bytes
 
 NUMBERS = (*FLOATS, np.dtype(np.complex64), np.dtype(np.complex128))
 # The dtype of a complex number's parts.
-PART = {"F": np.dtype(np.float32), "D": np.dtype(np.float64)}
+PART: dict[str, np.dtype[Any]] = {"F": np.dtype(np.float32), "D": np.dtype(np.float64)}
 
 
 class Slots(Protocol):

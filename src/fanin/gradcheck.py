@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from fanin import _threads
 from fanin import _validation as check
-from fanin._evaluate import (
-    THRESHOLDS32,
-    THRESHOLDS64,
-    Check,
-    CompiledCheck,
-    Function,
-    refuse_change,
-)
+from fanin._evaluate import Check, CompiledCheck, Function, refuse_change
 from fanin._report import (
     BlockRecord,
     DirectionRecord,
@@ -31,8 +24,6 @@ from fanin._selection import Selection
 from fanin._structure import Parameters, flatten_gradient
 
 __all__ = [
-    "THRESHOLDS32",
-    "THRESHOLDS64",
     "BlockRecord",
     "DirectionRecord",
     "EntryRecord",
@@ -362,17 +353,20 @@ def check_vjp(
     parameters = Parameters(inputs, "inputs")
     name_inputs(parameters, forward)
     threads = 1 if n_threads is None else _threads.resolve(n_threads)
-    report = product_report(
-        forward,
-        backward,
-        parameters,
-        n_cotangents=cotangents,
-        indices=indices,
-        n_threads=threads,
-        rng=generator,
-        progress=progress,
-        **options,
-    )
+    try:
+        report = product_report(
+            forward,
+            backward,
+            parameters,
+            n_cotangents=cotangents,
+            indices=indices,
+            n_threads=threads,
+            rng=generator,
+            progress=progress,
+            **options,
+        )
+    finally:
+        parameters.restore()
     report.elapsed = time.perf_counter() - start
     return report
 
@@ -389,8 +383,8 @@ def check_hessian_product(
 ) -> GradientReport:
     r"""Check the product of a Hessian and a vector against differences of gradients.
 
-    Along random vectors v with entries :math:`\pm\max(1, |\theta_i|) / \sqrt n`,
-    rounded to powers of two,
+    Along random vectors v with entries :math:`\pm\max(1, |\theta_i|) / \sqrt n`
+    times 1/2, 1 or 2, rounded to powers of two,
 
     .. math::
 
