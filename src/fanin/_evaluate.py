@@ -199,20 +199,20 @@ class Check(Directions):
         deadline = None if time_limit is None else start + time_limit
         self._prepare(type(value))
         self._differences(selection, n_threads, deadline, progress)
-        again = scalar(self.fun(parameters.structure))
         refuse_change(parameters, "fun")
         n = self.n
         if self.checked is not None:
             n = int(np.count_nonzero(self.checked))
-        self.n_evaluations += self.per_entry * n + 2
-        same = self.base == again or (math.isnan(self.base) and math.isnan(again))
+        self.n_evaluations += self.per_entry * n + 1
 
-        self.deterministic = same
         with np.errstate(all="ignore"):
             self.numeric = self._quotient()
             self.size = np.abs(analytic)
             self.own_error = unit * self.size
-            clean = same and not n_directions and self._is_clean()
+            clean = self._is_clean() and not n_directions
+        # (A random function agrees with nothing.)
+        same = clean or self._is_deterministic()
+        self.deterministic = same
         self.status = self._first_status()
         self.noise, self.noise_known = 0.0, False
         report = self._report(same, clean)
@@ -244,6 +244,12 @@ class Check(Directions):
             and math.isfinite(self.base)
             and not self.timed_out
         )
+
+    def _is_deterministic(self) -> bool:
+        again = scalar(self.fun(self.parameters.structure))
+        refuse_change(self.parameters, "fun")
+        self.n_evaluations += 1
+        return self.base == again or (math.isnan(self.base) and math.isnan(again))
 
     # -- what other ways to evaluate replace ---------------------------------------
 

@@ -180,7 +180,7 @@ def check_gradient(
     Wild 2011) and its worst entries are examined with other steps and
     Richardson's extrapolation: those that agree were faults of the step; those where
     the one-sided differences disagree, with the analytic value between them, sit on a
-    kink and are left out. So a correct gradient costs 2 n + 2 evaluations.
+    kink and are left out. So a correct gradient costs 2 n + 1 evaluations.
 
     References
     ----------
