@@ -400,7 +400,10 @@ def random_function(seed, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("block", range(8))
 def test_correct_plain_functions_raise_no_alarm(block, dtype):
-    for seed in range(25 * block, 25 * block + 25):  # 200 in all
+    seeds = [*range(25 * block, 25 * block + 25)]  # 200 in all
+    if block == 0:
+        seeds.append(597)  # ties of a maximum, on a curved slope
+    for seed in seeds:
         fun, x, grad = random_function(seed, dtype)
         before = x.tobytes()
         report = check_gradient(fun, x, grad, directions=seed % 2, rng=seed)

@@ -338,5 +338,9 @@ class SecondLook:
             broken = broken or abs(jump - expected) > slack
         _, _, e, up, down = found[0]
         slack = _report.ALLOWANCE * e
+        if len(found) > 1:  # what curvature adds to one-sided slopes
+            _, _, _, up2, down2 = found[1]
+            curved = abs(up - up2) + abs(down - down2)
+            slack += min(curved, 0.01 * abs(up - down))
         low, high = sorted((up, down))
         return broken and low - slack <= a <= high + slack

@@ -138,8 +138,8 @@ def check_gradient(
         The relative errors below which a gradient is correct, and from which it is
         wrong: (1e-7, 1e-3) by default, (1e-3, 1e-1) if the parameters or the
         function's values are float32, whose precision cannot meet the former. Where
-        rounding in float32 hides too much to decide, and `fun` computes in float64
-        if its parameters are, differences of float64 copies decide.
+        rounding in float32 hides too much to decide, and `fun` (and `grad`, if it is a
+        function) computes in float64 if its parameters are, float64 copies decide.
 
     Returns
     -------
@@ -251,7 +251,7 @@ def check_gradient(
             from fanin._shadow import shadow_report
 
             n = len(looked.notes)
-            found = shadow_report(looked, unit, looked.notes)
+            found = shadow_report(looked, grad, unit)
             report.diagnosis += looked.notes[n:]
             report = found or report
     finally:
