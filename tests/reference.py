@@ -471,6 +471,20 @@ def loss_changes(
     return plus, minus, span
 
 
+# --- _callback ------------------------------------------------------------------
+
+
+def callback_differences(fun, theta, entries, plus, minus):
+    """Return (f_plus, f_minus), with one entry of theta changed at a time."""
+    found = np.empty((2, entries.size))
+    for k, i in enumerate(entries):
+        for row, point in zip(found, (plus[k], minus[k]), strict=True):
+            moved = theta.copy()
+            moved[i] = point
+            row[k] = fun(moved)
+    return found
+
+
 # --- _parallel ------------------------------------------------------------------------
 
 

@@ -138,6 +138,7 @@ WITHOUT_EXAMPLE = {
     "fanin.GradientError",
     "fanin.GradientReport",
     "fanin.gradcheck.BlockRecord",
+    "fanin.gradcheck.DirectionRecord",
     "fanin.gradcheck.EntryRecord",
     "fanin.losses.Loss",
     "fanin.optimizers.Optimizer",

@@ -141,8 +141,9 @@ def test_rosen_is_correct(rng, n, scale):
     report = check_gradient(optimize.rosen, x, optimize.rosen_der)
     assert report.ok
     assert report.relative_error < 1e-7
-    # A correct gradient costs no more than its differences and two looks at f.
-    assert report.n_evaluations == 2 * n + 2
+    # A correct gradient costs its differences and a look at f; two if an entry does
+    # not agree within the lower threshold by itself.
+    assert report.n_evaluations in (2 * n + 1, 2 * n + 2)
 
 
 def test_rosen_at_its_minimum_is_never_called_wrong():
@@ -295,7 +296,7 @@ def test_a_float32_value_of_float64_parameters_is_judged_by_its_own_precision(rn
 
 def test_float32_that_cannot_resolve_is_inconclusive(rng):
     x = rng.normal(size=8).astype(np.float32)
-    report = check_gradient(lambda x: np.float32(3e6) + x @ x, x, 2 * x)
+    report = check_gradient(lambda x: np.float32(3e6 + x @ x), x, 2 * x)
     assert report.verdict == "inconclusive"
 
 
@@ -579,7 +580,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("at", [0, 1, 2, 5, 10, 16, 17])
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 10, 15, 16])
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_an_exception_passes_through_and_everything_is_restored(error, at, n_threads):
     rng = np.random.default_rng(1)
@@ -870,7 +871,7 @@ ONE = np.ones(3)
     ("params", "error", "message"),
     [
         (np.arange(3), TypeError, r"params must be .* float32 or float64.*int64"),
-        (np.ones(3, complex), TypeError, r"params must be real .* complex128"),
+        (np.ones(3, bool), TypeError, r"params must be .* float32 or float64.*bool"),
         (np.ones(3, np.float16), TypeError, "float16"),
         (np.ones(3, object), TypeError, "object"),
         ({"a": [1, 2]}, TypeError, r"params\['a'\]\[0\] .* got int"),

@@ -38,6 +38,7 @@ TWINS = {
     "_plan.Tape.output": "network_outputs",
     "_plan.Plan.evaluate": "loss_and_gradient",
     "_plan.Plan.step": "loss_and_gradient",
+    "_callback.Callback.differences": "callback_differences",
     "_dense_layer.dense_backward": "dense_backward",
     "_dense_layer.dense_forward": "dense_forward",
     "_fill.fill": "fill",
@@ -77,11 +78,13 @@ MADE_OF = {
     "_increments.Increments.run": (
         f"layers, theta, X, y, loss, step, selected, {MODE}, weights"
     ),
+    "_callback.Callback.differences": "fun, theta, entries, plus, minus",
 }
 # Functions that compute nothing.
 NO_TWIN = {
     "_blas.addresses": "where functions lie in memory",
     "_blas.config": "a description of the BLAS",
+    "_callback.Callback.evaluate": "one call of the user's function",
     "_custom.read_capsule": "what a capsule says it holds",
     "_increments.Increments.activation": "a stage's tables are kept",
     "_increments.Increments.custom_loss": "a loss's values are kept",

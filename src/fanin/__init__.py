@@ -22,7 +22,13 @@ if _TYPE_CHECKING:
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
     from fanin.functional import dense, dense_backward
-    from fanin.gradcheck import GradientError, GradientReport, check_gradient
+    from fanin.gradcheck import (
+        GradientError,
+        GradientReport,
+        check_gradient,
+        check_hessian_product,
+        check_vjp,
+    )
     from fanin.history import History
     from fanin.network import Network
     from fanin.normalization import (
@@ -48,6 +54,8 @@ __all__ = [
     "batch_norm_backward",
     "callbacks",
     "check_gradient",
+    "check_hessian_product",
+    "check_vjp",
     "dense",
     "dense_backward",
     "functional",
@@ -88,6 +96,8 @@ _HOMES = {
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
     "check_gradient": "gradcheck",
+    "check_hessian_product": "gradcheck",
+    "check_vjp": "gradcheck",
     "dense": "functional",
     "dense_backward": "functional",
     "get_num_threads": "_threads",

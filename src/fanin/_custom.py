@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVATION",
+    "FUNCTION",
     "GRADIENT",
     "LOSS",
     "Prototype",
     "Registered",
     "check_activation",
     "check_loss",
+    "compiled_function",
+    "is_compiled",
 ]
 
 
@@ -64,6 +67,11 @@ GRADIENT = Prototype(
     "void (double *dz, const double *z, const double *y, intptr_t n[, void *data])",
     "void",
     ("double *", "double *", "double *", "intptr_t"),
+)
+FUNCTION = Prototype(
+    "double (const double *theta, intptr_t n[, void *data])",
+    "double",
+    ("double *", "intptr_t"),
 )
 
 # What a signed integer of a pointer's size is called in a signature.
@@ -148,14 +156,15 @@ def _is_low_level(thing: Any) -> bool:
     return isinstance(thing, tuple) and type(thing).__name__ == "LowLevelCallable"
 
 
-def _is_compiled(thing: Any) -> bool:
+def is_compiled(thing: Any) -> bool:
+    """Whether a thing is one of the kinds of compiled functions that are taken."""
     numba = hasattr(thing, "address") and isinstance(
         getattr(thing, "ctypes", None), _FUNCTION
     )
     return numba or isinstance(thing, _FUNCTION) or _is_low_level(thing)
 
 
-def _compiled(
+def compiled_function(
     thing: Any, prototype: Prototype, data: Any, name: str
 ) -> tuple[int, int | None]:
     """Return the address of a compiled function, and that of its user data."""
@@ -200,7 +209,7 @@ def make_pair(
 ) -> Pair:
     """Return the pair for the kernels; TypeError if the functions are not one."""
     both = {"function": function, "derivative": derivative}
-    compiled = {name: _is_compiled(thing) for name, thing in both.items()}
+    compiled = {name: is_compiled(thing) for name, thing in both.items()}
     for name, thing in both.items():
         if not compiled[name] and not callable(thing):
             raise TypeError(
@@ -223,7 +232,7 @@ def make_pair(
             raise ValueError("user_data is for compiled functions; these are Python's")
         return Pair((function, derivative))
     addresses = tuple(
-        _compiled(thing, prototype, user_data, name)
+        compiled_function(thing, prototype, user_data, name)
         for (name, thing), prototype in zip(both.items(), prototypes, strict=True)
     )
     return Pair((), addresses, (function, derivative, user_data))
@@ -334,8 +343,9 @@ class _Findings:
 
     def look(self, fun: Callable[[Any], float], z: Any, slope: Any) -> None:
         """Check the derivatives of one function at z, with noise in mind."""
+        from fanin._evaluate import THRESHOLDS32
         from fanin._second_look import EPS32
-        from fanin.gradcheck import THRESHOLDS32, check_gradient
+        from fanin.gradcheck import check_gradient
 
         def coarse() -> GradientReport:
             kind = np.float32 if self.single else np.float64

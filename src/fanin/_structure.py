@@ -1,13 +1,15 @@
 """Parameters as the user keeps them: arrays in lists, tuples and nested dicts.
 
 One flat order serves everything: leaves in the order of the structure, the entries
-of each array in C order. Each leaf becomes a named block of one long vector.
+of each array in C order. Each leaf becomes a named block of one long vector; a complex
+array becomes two, its real and then its imaginary part.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +19,11 @@ from numpy.typing import NDArray
 from fanin._validation import FLOATS, overlaps_itself
 
 MAX_DEPTH = 64
+FEW = 128  # entries that are compared as bytes
+
+NUMBERS = (*FLOATS, np.dtype(np.complex64), np.dtype(np.complex128))
+# The dtype of a complex number's parts.
+PART: dict[str, np.dtype[Any]] = {"F": np.dtype(np.float32), "D": np.dtype(np.float64)}
 
 
 class Slots(Protocol):
@@ -44,6 +51,7 @@ class Block:
     where: slice
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    part: str = ""  # "real" or "imag" of a complex array
 
     @property
     def size(self) -> int:
@@ -52,6 +60,13 @@ class Block:
 
 
 Path = tuple[tuple[str, Any], ...]
+
+
+def all_true(mask: NDArray[np.bool_]) -> bool:
+    """Return ``mask.all()``, of a few values in a fifth of the time."""
+    if mask.size <= FEW:
+        return b"\0" not in mask.tobytes()
+    return bool(mask.all())
 
 
 def _expression(root: str, path: Path) -> str:
@@ -70,6 +85,8 @@ def _name(path: Path) -> str:
 
 def _children(node: Any) -> list[tuple[str, Any, Any]] | None:
     """Return the (kind, key, child) triples of a container, None for a leaf."""
+    if isinstance(node, np.ndarray):
+        return None  # (sooner than the question whether it is a mapping)
     if isinstance(node, Mapping):
         return [("key", key, child) for key, child in node.items()]
     if isinstance(node, (list, tuple)):
@@ -101,29 +118,26 @@ def _leaves(node: Any, root: str) -> Iterator[tuple[Path, Any, Any]]:
 def _check_leaf(leaf: Any, container: Any, what: str) -> None:
     """Refuse a leaf that cannot be perturbed in place, and say why."""
     if isinstance(leaf, np.ndarray):
-        if leaf.dtype.kind == "c":
+        if leaf.dtype not in FLOATS and leaf.dtype.newbyteorder("=") not in NUMBERS:
             raise TypeError(
-                f"{what} must be real (float32 or float64); got dtype {leaf.dtype}. "
-                "Pass its real and its imaginary part as two arrays"
-            )
-        if leaf.dtype.newbyteorder("=") not in FLOATS:
-            raise TypeError(
-                f"{what} must be an array of float32 or float64, so that it can be "
-                f"perturbed; got dtype {leaf.dtype}"
+                f"{what} must be an array of float32 or float64 (or their complex "
+                f"kinds), so that it can be perturbed; got dtype {leaf.dtype}"
             )
         if not leaf.flags.writeable:
             raise ValueError(
                 f"{what} is read-only; parameters are perturbed in place and restored, "
                 "so pass a writable copy (array.copy())"
             )
-        if overlaps_itself(leaf):
+        contiguous = leaf.flags.c_contiguous or leaf.flags.f_contiguous
+        if not contiguous and overlaps_itself(leaf):
             raise ValueError(
                 f"{what} reaches the same memory through two of its indices (a "
                 "broadcast or sliding view); pass a copy (array.copy())"
             )
-        where = np.flatnonzero(~np.isfinite(leaf))
-        if where.size:
-            index = tuple(int(i) for i in np.unravel_index(where[0], leaf.shape))
+        finite = np.isfinite(leaf)
+        if not all_true(finite):
+            first = int(np.argmin(finite))
+            index = tuple(int(i) for i in np.unravel_index(first, leaf.shape))
             raise ValueError(
                 f"{what} must be finite; got {leaf[index]} at {list(index)}"
             )
@@ -145,6 +159,8 @@ def _check_leaf(leaf: Any, container: Any, what: str) -> None:
 
 def _check_aliases(arrays: list[tuple[str, NDArray[Any]]]) -> None:
     """Refuse two arrays with a byte in common."""
+    if len(arrays) < 2:
+        return
     spans = sorted(
         (*np.lib.array_utils.byte_bounds(array), k)
         for k, (_, array) in enumerate(arrays)
@@ -180,44 +196,107 @@ class Parameters:
         self.slots: list[Slots] = []
         self._arrays: list[NDArray[Any] | None] = []
         self._homes: list[tuple[Any, Any, Any]] = []  # container, key, leaf
+        self.size = 0
         found = list(_leaves(structure, root))
         names = [_name(path) for path, _, _ in found]
-        uses = Counter(names)
-        start = 0
+        uses = Counter(names) if len(names) > 1 else {names[0]: 1} if names else {}
+        whole: list[tuple[str, NDArray[Any]]] = []
         for (path, container, leaf), name in zip(found, names, strict=True):
             what = _expression(root, path)
             _check_leaf(leaf, container, what)
             # {"a.b": ..., "a": {"b": ...}}: one name for two arrays is no name.
             shown = what if uses[name] > 1 else name
-            array = np.asarray(leaf)
-            where = slice(start, start + array.size)
-            start += array.size
-            dtype = array.dtype.newbyteorder("=")
-            self.blocks.append(Block(shown, what, where, array.shape, dtype))
             key = path[-1][1] if path else None
-            self._homes.append((container, key, leaf))
-            if isinstance(leaf, np.ndarray):
-                self._arrays.append(array)
-                self.slots.append(_slots(array))
+            home = (container, key, leaf)
+            if not isinstance(leaf, np.ndarray):
+                kind = np.dtype(np.float32 if type(leaf) is np.float32 else np.float64)
+                self._add(shown, what, (), kind, home, None)
+                continue
+            whole.append((what, leaf))
+            if leaf.dtype.kind == "c":
+                dtype = PART[leaf.dtype.char]
+                for part in ("real", "imag"):
+                    view = getattr(leaf, part)
+                    label, place = f"{shown}.{part}", f"{what}.{part}"
+                    self._add(label, place, leaf.shape, dtype, home, view, part)
             else:
-                self._arrays.append(None)
-                self.slots.append(ScalarSlot(container, key, type(leaf)))
-        self.size = start
-        if start == 0:
+                dtype = leaf.dtype.newbyteorder("=")
+                self._add(shown, what, leaf.shape, dtype, home, leaf)
+        if self.size == 0:
             raise ValueError(f"{root} holds no entries: there is nothing to check")
-        _check_aliases(
-            [
-                (block.expression, array)
-                for block, array in zip(self.blocks, self._arrays, strict=True)
-                if array is not None
-            ]
-        )
+        _check_aliases(whole)
         self._saved = [None if a is None else a.copy(order="K") for a in self._arrays]
         self.vector = np.empty(self.size)
         for block, saved, home in zip(
             self.blocks, self._saved, self._homes, strict=True
         ):
             self.vector[block.where] = home[2] if saved is None else saved.ravel()
+
+    def _add(
+        self,
+        name: str,
+        expression: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        home: tuple[Any, Any, Any],
+        array: NDArray[Any] | None,
+        part: str = "",
+    ) -> None:
+        start = self.size
+        self.size += math.prod(shape)
+        where = slice(start, self.size)
+        self.blocks.append(Block(name, expression, where, shape, dtype, part))
+        self._homes.append(home)
+        self._arrays.append(array)
+        container, key, leaf = home
+        self.slots.append(
+            ScalarSlot(container, key, type(leaf)) if array is None else _slots(array)
+        )
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether an array is complex."""
+        return any(block.part for block in self.blocks)
+
+    def write(self, vector: NDArray[np.float64]) -> None:
+        """Set all entries to those of a flat vector."""
+        for block, array, slot in zip(
+            self.blocks, self._arrays, self.slots, strict=True
+        ):
+            if array is not None:
+                array[...] = vector[block.where].reshape(block.shape)
+            else:
+                slot[0] = float(vector[block.where.start])
+
+    def read(self, out: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Copy all entries, as they are now, into a flat vector."""
+        for block, array, (container, key, leaf) in zip(
+            self.blocks, self._arrays, self._homes, strict=True
+        ):
+            if array is not None:
+                out[block.where] = array.ravel()
+            else:
+                out[block.where] = leaf if container is None else container[key]
+        return out
+
+    def like(self, vector: NDArray[np.float64]) -> Any:
+        """Return a flat vector as a structure of arrays of the parameters' dtypes."""
+        blocks = iter(self.blocks)
+
+        def take(leaf: Any) -> Any:
+            block = next(blocks)
+            values = vector[block.where].reshape(block.shape)
+            if not isinstance(leaf, np.ndarray):
+                return type(leaf)(values)
+            found = np.empty(block.shape, leaf.dtype)
+            if block.part:
+                found.real = values
+                found.imag = vector[next(blocks).where].reshape(block.shape)
+            else:
+                found[...] = values
+            return found
+
+        return map_leaves(self.structure, take)
 
     @property
     def template(self) -> Any:
@@ -228,6 +307,8 @@ class Parameters:
             children = _children(node)
             if children is None:
                 block = next(blocks)
+                if block.part:
+                    return ("complex", block.where, next(blocks).where, block.shape)
                 return ("leaf", block.where, block.shape)
             items = [(key, describe(child)) for _, key, child in children]
             if isinstance(node, Mapping):
@@ -253,7 +334,11 @@ class Parameters:
                     return block.expression
             if array is None or saved is None:
                 continue
-            if not np.array_equal(array, saved):
+            if array.size <= FEW:
+                same = array.tobytes() == saved.tobytes()  # a quarter of the time
+            else:
+                same = array.shape == saved.shape and bool((array == saved).all())
+            if not same:
                 return block.expression
         return None
 
@@ -270,22 +355,27 @@ class Parameters:
     def duplicate(self) -> Parameters:
         """Return an independent copy, its arrays laid out as the originals are."""
 
-        def copy(node: Any) -> Any:
-            children = _children(node)
-            if children is None:
-                return _copy_as_laid_out(node) if isinstance(node, np.ndarray) else node
-            copies = [copy(child) for _, _, child in children]
-            if isinstance(node, Mapping):
-                pairs = zip(node, copies, strict=True)
-                try:
-                    return type(node)(pairs)  # type: ignore[call-arg]
-                except TypeError:  # a mapping whose constructor is its own
-                    return dict(pairs)
-            if isinstance(node, tuple) and hasattr(node, "_fields"):
-                return type(node)(*copies)
-            return tuple(copies) if isinstance(node, tuple) else copies
+        def copy(leaf: Any) -> Any:
+            return _copy_as_laid_out(leaf) if isinstance(leaf, np.ndarray) else leaf
 
-        return Parameters(copy(self.structure))
+        return Parameters(map_leaves(self.structure, copy))
+
+
+def map_leaves(node: Any, function: Callable[[Any], Any]) -> Any:
+    """Return a structure like `node` with ``function(leaf)`` for each leaf."""
+    children = _children(node)
+    if children is None:
+        return function(node)
+    found = [map_leaves(child, function) for _, _, child in children]
+    if isinstance(node, Mapping):
+        pairs = zip(node, found, strict=True)
+        try:
+            return type(node)(pairs)  # type: ignore[call-arg]
+        except TypeError:  # a mapping whose constructor is its own
+            return dict(pairs)
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return type(node)(*found)
+    return tuple(found) if isinstance(node, tuple) else found
 
 
 def _slots(array: NDArray[Any]) -> Slots:
@@ -321,6 +411,12 @@ def rebuild(template: Any, vector: NDArray[np.float64]) -> Any:
     if template[0] == "leaf":
         _, where, shape = template
         return vector[where].reshape(shape).copy()
+    if template[0] == "complex":
+        _, real, imag, shape = template
+        found = np.empty(shape, np.complex128)
+        found.real = vector[real].reshape(shape)
+        found.imag = vector[imag].reshape(shape)
+        return found
     kind, factory, items = template
     values = [rebuild(child, vector) for _, child in items]
     if kind == "dict":
@@ -342,11 +438,65 @@ def flatten_gradient(
     vector = np.empty(parameters.size)
     unit = np.empty(parameters.size)
 
+    def store(node: Any, what: str) -> None:
+        block = next(blocks)
+        array = _array_like(node, block, what, "fiuc" if block.part else "fiu")
+        where = block.where
+        if array.dtype == np.float64:
+            vector[where] = array.ravel()
+            unit[where] = EPS64
+            if not block.part:
+                return
+        with np.errstate(over="ignore"):
+            vector[where] = array.real.ravel()
+            if block.part:
+                imag = next(blocks)
+                vector[imag.where] = array.imag.ravel()
+                where = slice(where.start, imag.where.stop)
+        unit[where] = EPS64
+        if array.dtype != np.float64 and array.dtype.kind in "fc":
+            unit[where] = max(np.finfo(array.dtype).eps, EPS64)
+
+    _match(grad, parameters, root, store)
+    return vector, unit
+
+
+def flatten_mask(
+    mask: Any, parameters: Parameters, root: str = "indices"
+) -> NDArray[np.bool_]:
+    """Return a structure of Boolean arrays, which must match `parameters`, flat."""
+    blocks = iter(parameters.blocks)
+    vector = np.empty(parameters.size, np.bool_)
+
+    def store(node: Any, what: str) -> None:
+        block = next(blocks)
+        array = _array_like(node, block, what, "b")
+        vector[block.where] = array.ravel()
+        if block.part:
+            vector[next(blocks).where] = array.ravel()
+
+    _match(mask, parameters, root, store)
+    return vector
+
+
+EPS64 = float(np.finfo(np.float64).eps)
+KINDS = {
+    "b": "Booleans",
+    "fiu": "real numbers",
+    "fiuc": "real or complex numbers",
+}
+
+
+def _match(
+    node: Any, parameters: Parameters, root: str, store: Callable[[Any, str], None]
+) -> None:
+    """Call ``store(leaf, what)`` for the leaves, which must be where `params` has."""
+
     def match(node: Any, like: Any, path: Path) -> None:
-        what = _expression(root, path)
         children = _children(like)
+        what = _expression(root, path)
         if children is None:
-            _store(node, next(blocks), what, vector, unit)
+            store(node, what)
             return
         if isinstance(like, Mapping):
             if not isinstance(node, Mapping):
@@ -379,36 +529,28 @@ def flatten_gradient(
         for kind, key, child in children:
             match(node[key], child, (*path, (kind, key)))
 
-    match(grad, parameters.structure, ())
-    return vector, unit
+    match(node, parameters.structure, ())
 
 
-def _store(
-    node: Any,
-    block: Block,
-    what: str,
-    vector: NDArray[np.float64],
-    unit: NDArray[np.float64],
-) -> None:
-    if node is None or isinstance(node, (str, bytes, Mapping)):
-        raise TypeError(
-            f"{what} must be an array of real numbers; got {type(node).__name__}"
-        )
+def _array_like(node: Any, block: Block, what: str, kinds: str) -> NDArray[Any]:
+    """Return a leaf as an array of the block's shape and one of these kinds."""
+    wanted = KINDS[kinds]
+    if not isinstance(node, np.ndarray) and (
+        node is None or isinstance(node, (str, bytes, Mapping))
+    ):
+        raise TypeError(f"{what} must be an array of {wanted}; got {_type(node)}")
     try:
         array = np.asarray(node)
     except ValueError:
         raise ValueError(
             f"{what} must have shape {block.shape}; got a ragged sequence"
         ) from None
-    if array.dtype.kind not in "fiu":
-        raise TypeError(
-            f"{what} must be an array of real numbers; got dtype {array.dtype}"
-        )
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{what} must be an array of {wanted}; got dtype {array.dtype}")
     if array.shape != block.shape:
         raise ValueError(f"{what} must have shape {block.shape}; got {array.shape}")
-    with np.errstate(over="ignore"):
-        vector[block.where] = array.ravel()
-    if array.dtype.kind == "f":
-        unit[block.where] = max(np.finfo(array.dtype).eps, np.finfo(np.float64).eps)
-    else:
-        unit[block.where] = np.finfo(np.float64).eps
+    return array
+
+
+def _type(node: Any) -> str:
+    return type(node).__name__
