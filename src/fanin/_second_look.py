@@ -27,14 +27,17 @@ EPS32 = float(np.finfo(np.float32).eps)
 # the machine epsilon, where rounding (eps/h) and truncation (h^2) balance.
 STEPS = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): EPS32 ** (1 / 3)}
 
-# Entries that are examined again: in an array that is found wrong, and in all (or a
-# twelfth of them, which costs about as much as half of the check).
+# Entries that are examined again: of every array that is not found correct; and more
+# of it, if these are cleared, up to so many in all (or a twelfth of all there are,
+# which costs about as much as half of the check).
 AGAIN = 16
 AGAIN_IN_ALL = 64
 # The other steps they are examined with, as multiples of the first. 64 times 1e-7 is
 # about eps^(1/3), the best step of a central difference in float64.
 FACTORS = (1 / 8, 1.0, 8.0, 64.0)
 LARGEST_STEP = 0.05
+N_BESIDE = 16
+BEYOND = 3.0
 
 
 def scalar(value: Any) -> float:
@@ -72,6 +75,10 @@ def points(
     return plus, minus, plus.astype(np.float64) - minus.astype(np.float64)
 
 
+# Of an entry: the slopes on both sides, their error, whether they disagree.
+Slopes = tuple[float, float, float, bool]
+
+
 class SecondLook:
     """What `_Check` knows of a function, and how to look at its entries again."""
 
@@ -93,6 +100,7 @@ class SecondLook:
     own_error: NDArray[np.float64]
     error: NDArray[np.float64]
     status: NDArray[np.int8]
+    ratio: NDArray[np.float64]
 
     def _block_of(self, i: int) -> int:
         for b, block in enumerate(self.parameters.blocks):
@@ -163,35 +171,56 @@ class SecondLook:
         records = [r for r in report.blocks.values() if r.verdict != "correct"]
         # The strongest findings first, should the budget not reach all.
         scores = report._scores()
+        self.ratio = report._ratio
         records.sort(key=lambda record: -scores[record.name])
         by_name = {block.name: b for b, block in enumerate(self.parameters.blocks)}
         for record in records:
             b = by_name[record.name]
             where = self.parameters.blocks[b].where
             excess = report._excess[where]
-            flagged = np.flatnonzero((excess > 0) & np.isfinite(self.numeric[where]))
+            flagged = self._in_question(record, excess)
             if flagged.size == 0:
-                if not np.isfinite(self.numeric[where]).all():
-                    continue
-                flagged = np.arange(record.n)  # rounding hides all of it
+                continue
             # The numeric norm may be the step's own nonsense.
             rms = record.analytic_norm / math.sqrt(record.n)
             outcomes: list[int] = []
-            by_ratio = flagged[np.argsort(-report._ratio[where][flagged])]
-            by_excess = flagged[np.argsort(-excess[flagged])]
-            both = np.stack([by_ratio, by_excess], axis=1).ravel().tolist()
-            for j in dict.fromkeys(both):
-                if budget == 0:
-                    break
+            for first in range(0, flagged.size, AGAIN):
                 # Enough if the array is wrong; to clear it, all must be cleared.
-                if len(outcomes) >= AGAIN and _report.WRONG in outcomes:
+                if _report.WRONG in outcomes or (first > 0 and budget <= 0):
                     break
-                budget -= 1
-                outcomes.append(self._look_again(b, j, rms))
-                self.status[where.start + j] = outcomes[-1]
-            rest = flagged[self.status[where][flagged] == _report.PLAIN] + where.start
-            if rest.size and outcomes and _report.WRONG not in outcomes:
-                self._infer(rest, outcomes, record.relative_error)
+                entries = flagged[first : first + AGAIN].tolist()
+                budget -= len(entries)
+                found = self._look_at(b, entries, rms)
+                self.status[where][entries] = found
+                outcomes += found
+            rest = flagged[self.status[where][flagged] == _report.PLAIN]
+            if rest.size and _report.WRONG not in outcomes:
+                if _report.KINK in outcomes:
+                    self._infer_kinks(rest + where.start)
+                    rest = rest[self.status[where][rest] == _report.PLAIN]
+                rest = rest[excess[rest] > 0]
+                self._infer(rest + where.start, outcomes, record.relative_error)
+            self._revoke(b, flagged)
+
+    def _in_question(
+        self, record: _report.BlockRecord, excess: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """Return the entries of an array to look at, the most doubtful first."""
+        block = next(b for b in self.parameters.blocks if b.name == record.name)
+        where = block.where
+        finite = np.isfinite(self.numeric[where])
+        flagged = np.flatnonzero((excess > 0) & finite)
+        ratio = self.ratio[where]
+        by_ratio = flagged[np.argsort(-ratio[flagged])]
+        by_excess = flagged[np.argsort(-excess[flagged])]
+        both = np.stack([by_ratio, by_excess], axis=1).ravel().tolist()
+        # And what rounding hides, those that it moves most first: a kink beside the
+        # point moves a gradient as rounding does.
+        error = _report.ALLOWANCE * self.error[where]
+        size = np.abs(self.analytic[where]) + np.abs(self.numeric[where])
+        hidden = np.flatnonzero((error > self.thresholds[1] * size) & finite)
+        others = hidden[np.argsort(-error[hidden])].tolist()
+        return np.array(list(dict.fromkeys([*both, *others])), dtype=np.intp)
 
     def _infer(
         self, rest: NDArray[np.intp], outcomes: list[int], relative_error: float
@@ -205,19 +234,56 @@ class SecondLook:
         self.status[rest] = (
             _report.BLURRED if _report.BLURRED in outcomes else _report.UNRESOLVED
         )
-        if _report.KINK in outcomes:
-            half = self.span[rest] / 2
-            slopes = np.stack(
-                [self.f_plus[rest] - self.base, self.base - self.f_minus[rest]]
-            )
-            slopes /= half
-            slack = _report.ALLOWANCE * self.error[rest]
-            a = self.analytic[rest]
-            between = (slopes.min(0) - slack <= a) & (a <= slopes.max(0) + slack)
-            self.status[rest[between]] = _report.KINK
 
-    def _look_again(self, b: int, j: int, rms: float) -> int:
-        """Examine one entry with other steps; return its status."""
+    def _infer_kinks(self, rest: NDArray[np.intp]) -> None:
+        """Leave out those whose analytic value lies between the slopes on both sides.
+
+        The slopes of the check itself: they are apart by more than rounding explains.
+        """
+        up, down = self._sides(rest)
+        slack = _report.ALLOWANCE * (self.error[rest] - self.own_error[rest])
+        low, high = np.minimum(up, down), np.maximum(up, down)
+        a = self.analytic[rest]
+        kink = (low - slack <= a) & (a <= high + slack) & (high - low > slack)
+        self.status[rest[kink]] = _report.KINK
+
+    def _sides(
+        self, entries: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the slopes on both sides, of the check's own step."""
+        half = self.span[entries] / 2
+        up = (self.f_plus[entries] - self.base) / half
+        return up, (self.base - self.f_minus[entries]) / half
+
+    def _look_at(self, b: int, entries: list[int], rms: float) -> list[int]:
+        """Examine entries of one array with other steps; return their statuses."""
+        looks = [self._look_again(b, j, rms) for j in entries]
+        found = [outcome for outcome, _ in looks]
+        doubt = [
+            (k, j, slopes)
+            for k, (j, (_, slopes)) in enumerate(zip(entries, looks, strict=True))
+            if slopes is not None
+        ]
+        for first in range(0, len(doubt), 4):
+            some = doubt[first : first + 4]
+            kinks = self._within_kinks(
+                b, [j for _, j, _ in some], [slopes for _, _, slopes in some]
+            )
+            for (k, _, _), kink in zip(some, kinks, strict=True):
+                if kink:
+                    found[k] = int(_report.KINK)
+            # The array is wrong: no need to know what else there is.
+            if any(found[k] == _report.WRONG for k, _, _ in some):
+                break
+        return found
+
+    def _look_again(
+        self, b: int, j: int, rms: float
+    ) -> tuple[int, Slopes | None]:
+        """Examine one entry with other steps; return its status.
+
+        And, unless that is settled, what shows whether it is on a kink.
+        """
         block = self.parameters.blocks[b]
         i = block.where.start + j
         theta = self.parameters.vector[i]
@@ -256,7 +322,7 @@ class SecondLook:
                 )
             )
         if not found:
-            return int(_report.UNRESOLVED)
+            return int(_report.UNRESOLVED), None
 
         estimates = [(x, e) for _, x, e, _, _ in found]
         # Two steps cancel the h^2 term of the truncation error (Richardson).
@@ -289,38 +355,182 @@ class SecondLook:
             and (e <= coarse or abs(x - a) <= original / 4)
             for x, e in agree
         ):
-            return int(_report.AGREES)
+            return int(_report.AGREES), None
         # Values at two steps that agree with each other, not with the analytic one.
-        if self._on_kink(found, a):
-            return int(_report.KINK)
+        _, _, e, up, down = found[0]
+        broken = self._is_broken(found)
+        slack_here = _report.ALLOWANCE * e
+        if broken and min(up, down) - slack_here <= a <= max(up, down) + slack_here:
+            return int(_report.KINK), None
+        kink = (up, down, e, broken)
         for (_, x, e, _, _), (_, x2, e2, _, _) in pairwise(found):
             between = abs(x - x2) + e + e2
             nearest = min(abs(x - a), abs(x2 - a))
             if nearest > max(slack(e), slack(e2), 2 * between):
-                return int(_report.WRONG)
+                return int(_report.WRONG), kink
         # A gradient near zero: no estimate shows it, but one shows that it is small
         # beside the array's typical entry, or the difference seen first.
         if any(slack(e) <= max(1e-3 * original, high * rms) for _, e in agree):
-            return int(_report.AGREES)
-        return int(_report.BLURRED if agree else _report.UNRESOLVED)
+            return int(_report.AGREES), None
+        return int(_report.BLURRED if agree else _report.UNRESOLVED), kink
 
-    def _on_kink(
-        self, found: list[tuple[float, float, float, float, float]], a: float
-    ) -> bool:
+    @staticmethod
+    def _is_broken(found: list[tuple[float, float, float, float, float]]) -> bool:
         """Whether the slopes on both sides are not those of one smooth function.
 
         Of a smooth function the slopes differ by h f'', so that a step eight times
-        as large makes the difference eight times as large. A kink on one side
-        leaves the slope on the other side what it is: the analytic value must be
-        one of both, or lie between them, at the smallest step.
+        as large makes the difference eight times as large.
         """
-        broken = False
         for (h, _, e, up, down), (h2, _, e2, up2, down2) in pairwise(found):
             jump, jump2 = abs(up - down), abs(up2 - down2)
             expected = jump2 * (h / h2)
             slack = _report.ALLOWANCE * (e + e2) + 0.1 * max(expected, jump)
-            broken = broken or abs(jump - expected) > slack
-        _, _, e, up, down = found[0]
-        slack = _report.ALLOWANCE * e
-        low, high = sorted((up, down))
-        return broken and low - slack <= a <= high + slack
+            if abs(jump - expected) > slack:
+                return True
+        return False
+
+    def _within_kinks(self, b: int, entries: list[int], slopes: list[Slopes]) -> Any:
+        """Whether kinks that meet at the point explain the analytic values.
+
+        Where several kinks meet, as in a network whose input is a row of zeros, the
+        derivatives that a backward pass puts together need not lie between the slopes
+        along one entry, and these may even be equal: it takes the convention of each
+        kink, the slopes take the side to which the entry moves each argument. So the
+        function is asked for its slopes at points beside this one, to which all
+        parameters are moved, farther than the step: each shows the derivative of one
+        of the smooth pieces that meet here. A smooth function has nearly one slope
+        at all of them, the more so the nearer they are.
+        """
+        where = self.parameters.blocks[b].where
+        index = np.array(entries) + where.start
+        sides = np.array([(up, down) for up, down, _, _ in slopes])
+        error = np.array([e for _, _, e, _ in slopes])
+        broken = np.array([found for _, _, _, found in slopes])
+        rounding = _report.ALLOWANCE * error
+        middle = sides.mean(axis=1)
+        kinks = np.zeros(len(entries), np.bool_)
+        if self._reach() < 2.0:
+            return kinks  # no room between the step and what is far away
+        with np.errstate(invalid="ignore", over="ignore"):
+            # A first look, which finds most of what has no kink.
+            near = self._pieces(b, entries, 1 / 8, N_BESIDE // 2)
+            moved = np.abs(near - middle).max(axis=0)
+            maybe = broken | (moved > 1e-3 * np.abs(middle) + rounding)
+            chosen = np.flatnonzero(maybe)
+            if chosen.size == 0:
+                return kinks
+            few = [entries[k] for k in chosen.tolist()]
+            wide, narrow = (self._pieces(b, few, scale) for scale in (1.0, 1 / 8))
+            # The spread of a smooth function shrinks eightfold.
+            spread = np.ptp(narrow, axis=0)
+            own = broken[chosen] | (
+                (spread > np.ptp(wide, axis=0) / 2) & (spread > rounding[chosen])
+            )
+            seen = np.concatenate([sides[chosen].T, near[:, chosen], wide, narrow])
+            low, high = seen.min(axis=0), seen.max(axis=0)
+            a = self.analytic[index[chosen]]
+            slack = rounding[chosen] + _report.ALLOWANCE * self.own_error[index[chosen]]
+            # With slopes that are on neither side here other kinks meet with the entry's
+            # own, in combinations of which these few points need not show all.
+            apart = np.abs(seen - sides[chosen][:, 0]) > slack + 0.01 * (high - low)
+            apart &= np.abs(seen - sides[chosen][:, 1]) > slack + 0.01 * (high - low)
+            slack += np.where(apart.any(axis=0), BEYOND * (high - low), 0.0)
+            kinks[chosen] = own & (low - slack <= a) & (a <= high + slack)
+        return kinks
+
+    def _reach(self) -> float:
+        """Return how far "beside" may be: the logarithm of a multiple of the step."""
+        size = np.maximum(1.0, np.abs(self.parameters.vector))
+        return min(4.0, -3.0 - math.log10(float(np.max(self.step / size))))
+
+    def _pieces(
+        self, b: int, entries: list[int], scale: float, count: int = N_BESIDE
+    ) -> NDArray[np.float64]:
+        """Return the slopes along entries of an array at so many points beside."""
+        default = self.numeric[np.array(entries) + self.parameters.blocks[b].where.start]
+        return np.stack(
+            [
+                self._slopes_at(b, entries, self._beside(k, scale), default)
+                for k in range(count)
+            ]
+        )
+
+    def _slopes_at(
+        self,
+        b: int,
+        entries: list[int],
+        point: NDArray[np.float64],
+        default: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return the slopes along some entries at another point."""
+        block = self.parameters.blocks[b]
+        found = np.array(default)
+        try:
+            self.parameters.place(point)
+            for k, j in enumerate(entries):
+                i = block.where.start + j
+                plus, minus, _ = points(point[i], float(self.step[i]), block.dtype)
+                up, down, old = float(plus), float(minus), float(point[i])
+                f_up = self._at([(b, j, up, old)])
+                slope = (f_up - self._at([(b, j, down, old)])) / (up - down)
+                if math.isfinite(slope):
+                    found[k] = slope
+        finally:
+            self.parameters.restore()
+        return found
+
+    def _beside(self, k: int, scale: float) -> NDArray[np.float64]:
+        """Return one of several points near by, on various sides of the kinks here."""
+        rng = np.random.default_rng([1, k])
+        blocks = self.parameters.blocks
+        point = np.empty(self.n)
+        far = self._reach() - 1.5
+        for n, block in enumerate(blocks):
+            # One sign for a whole array moves all units of a layer to one side;
+            # farther in later arrays, so that they are not carried along.
+            distance = 10.0 ** (1.5 + far * rng.uniform())
+            sign = float(rng.choice([-1.0, 1.0]))
+            if k % 4 < 2:
+                sign = (-1.0, 1.0)[k % 4]
+                distance = 10.0 ** (1.5 + far * (n + 1) / len(blocks))
+            move = distance * sign * rng.uniform(0.5, 1, block.size)
+            if k % 4 == 3:
+                move *= rng.choice([-1.0, 1.0], block.size)
+            moved = self.parameters.vector[block.where] + move * scale * (
+                self.step[block.where]
+            )
+            point[block.where] = moved.astype(block.dtype)
+        return point
+
+    def _revoke(self, b: int, entries: NDArray[np.intp]) -> None:
+        """Call wrong what kinks explain, if one factor explains all of it as well.
+
+        The values that kinks make up are in no common ratio to the central
+        differences, unless they are the slopes of a smooth piece that meets here.
+        """
+        start = self.parameters.blocks[b].where.start
+        kinks = entries[self.status[entries + start] == _report.KINK] + start
+        if kinks.size < 4 or self._reach() < 2.0:
+            return
+        a, x = self.analytic[kinks], self.numeric[kinks]
+        error = _report.ALLOWANCE * self.error[kinks]
+        slack = error + 1e-3 * np.abs(a)
+        apart = np.ones(kinks.size, np.bool_)
+        for slope in self._sides(kinks):
+            apart &= np.abs(a - slope) > slack
+        a, x, error, kinks = a[apart], x[apart], error[apart], kinks[apart]
+        square = float(np.dot(a, a))
+        if a.size < 4 or square == 0.0 or not math.isfinite(square):
+            return
+        c = float(np.dot(x, a)) / square
+        if (np.abs(x - c * a) > error + 1e-6 * np.abs(x)).any() or abs(
+            c - 1
+        ) * math.sqrt(square / a.size) < 4 * float(np.max(error)):
+            return
+        few = kinks[np.argsort(-np.abs(a))[:4]]
+        pieces = np.concatenate(
+            [self._pieces(b, (few - start).tolist(), scale) for scale in (1.0, 1 / 8)]
+        )
+        apart = np.abs(pieces - self.analytic[few]) > 1e-2 * np.abs(self.analytic[few])
+        if apart.all():
+            self.status[kinks] = _report.WRONG

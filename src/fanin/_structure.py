@@ -257,6 +257,16 @@ class Parameters:
                 return block.expression
         return None
 
+    def place(self, vector: NDArray[np.float64]) -> None:
+        """Write all entries at once; `restore` puts them back."""
+        for block, array, (container, key, leaf) in zip(
+            self.blocks, self._arrays, self._homes, strict=True
+        ):
+            if array is not None:
+                array[...] = vector[block.where].reshape(block.shape)
+            else:
+                container[key] = type(leaf)(vector[block.where][0])
+
     def restore(self) -> None:
         """Put every bit back."""
         for array, saved, (container, key, leaf) in zip(
