@@ -513,7 +513,8 @@ class SecondLook:
         if kinks.size < 4 or self._reach() < 2.0:
             return
         a, x = self.analytic[kinks], self.numeric[kinks]
-        error = _report.ALLOWANCE * self.error[kinks]
+        # That of the differences alone: kinks make a gradient look noisy.
+        error = _report.ALLOWANCE * (self.error[kinks] - self.own_error[kinks])
         slack = error + 1e-3 * np.abs(a)
         apart = np.ones(kinks.size, np.bool_)
         for slope in self._sides(kinks):
@@ -523,9 +524,11 @@ class SecondLook:
         if a.size < 4 or square == 0.0 or not math.isfinite(square):
             return
         c = float(np.dot(x, a)) / square
-        if (np.abs(x - c * a) > error + 1e-6 * np.abs(x)).any() or abs(
-            c - 1
-        ) * math.sqrt(square / a.size) < 4 * float(np.max(error)):
+        # The coincidence must be close: to three digits of what the factor explains.
+        explained = abs(c - 1) * math.sqrt(square / a.size)
+        fits = np.abs(x - c * a) <= error + 1e-6 * np.abs(x)
+        close = 1e3 * float(np.max(error)) <= explained
+        if not (fits.all() and close and abs(c - 1) > self.thresholds[1]):
             return
         few = kinks[np.argsort(-np.abs(a))[:4]]
         pieces = np.concatenate(
