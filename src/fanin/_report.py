@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fanin._structure import rebuild
 
-__all__ = ["BlockRecord", "EntryRecord", "GradientError", "GradientReport"]
+__all__ = [
+    "BlockRecord",
+    "DirectionRecord",
+    "EntryRecord",
+    "GradientError",
+    "GradientReport",
+]
 
 # How many error estimates an entry may differ by before rounding no longer
 # explains it. The estimate is a typical size; the largest of 10^6 normal errors is
@@ -23,8 +29,13 @@ ALLOWANCE = 10.0
 # What a re-examined entry was found to be (see `GradientReport._from_vectors`).
 PLAIN, AGREES, KINK, BLURRED, UNRESOLVED, WRONG = range(6)
 
+# What `_judge` makes, and a clean report has only when it is asked for.
+_MADE_LATER = frozenset(
+    ("relative_error", "diagnosis", "_blocks", "_excess", "_ratio", "_score")
+)
+
 # From the strongest finding to none.
-_ORDER = ("wrong", "suspicious", "inconclusive", "correct")
+_ORDER = ("wrong", "suspicious", "inconclusive", "correct", "unchecked")
 
 _NAMED_RATIOS = (
     (-1.0, "the sign is wrong"),
@@ -80,6 +91,35 @@ class EntryRecord:
 
 
 @dataclass(frozen=True)
+class DirectionRecord:
+    """One random directional derivative, analytic against numeric.
+
+    Attributes
+    ----------
+    analytic, numeric : float
+        The product of the analytic gradient with the direction, a unit vector on the
+        scale ``max(1, |theta|)`` of the entries, and the difference quotient along it.
+    absolute, relative : float
+        ``|numeric - analytic|``, and that over ``|numeric| + |analytic|``.
+    step : float
+        Half the distance of the two points, in that scale.
+    error_estimate : float
+        The typical error of `numeric` (and of `analytic`).
+    verdict : {"correct", "suspicious", "wrong", "inconclusive"}
+        Whether both agree. "wrong" if the entry that is at fault was found, too:
+        it is then one of the report's entries.
+    """
+
+    analytic: float
+    numeric: float
+    absolute: float
+    relative: float
+    step: float
+    error_estimate: float
+    verdict: str
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """One array of the parameters.
 
@@ -93,8 +133,9 @@ class BlockRecord:
         The number of entries.
     relative_error : float
         ``||numeric - analytic|| / (||numeric|| + ||analytic||)`` over the array.
-    verdict : {"correct", "suspicious", "wrong", "inconclusive"}
-        By the rule that `fanin.check_gradient` states.
+    verdict : {"correct", "suspicious", "wrong", "inconclusive", "unchecked"}
+        By the rule that `fanin.check_gradient` states; "unchecked" if none of its
+        entries was looked at.
     n_wrong : int
         The entries whose difference is beyond what rounding explains.
     analytic_norm, numeric_norm : float
@@ -103,6 +144,8 @@ class BlockRecord:
         The relative error that rounding could hide in this array.
     worst : EntryRecord or None
         The most wrong entry; None for an empty array.
+    n_checked : int
+        The entries that were checked, which alone enter the other numbers.
     """
 
     name: str
@@ -115,6 +158,7 @@ class BlockRecord:
     numeric_norm: float
     hidden: float
     worst: EntryRecord | None
+    n_checked: int = -1
 
 
 def norm(values: NDArray[np.float64]) -> float:
@@ -144,7 +188,10 @@ class GradientReport:
     diagnosis : list of str
         Plain sentences that say what is wrong, or what limits the check.
     numeric, analytic : array, list, tuple or dict of arrays
-        The two gradients (float64), in the structure of the parameters.
+        The two gradients (float64), in the structure of the parameters; `numeric`
+        is NaN where it was not checked.
+    directions : list of DirectionRecord
+        The random directional derivatives that were asked for.
     eps : float
         The relative step asked for.
     thresholds : tuple of float
@@ -160,6 +207,7 @@ class GradientReport:
     relative_error: float
     verdict: str
     diagnosis: list[str]
+    _notes: list[str]
     eps: float
     thresholds: tuple[float, float]
     n_checked: int
@@ -182,6 +230,10 @@ class GradientReport:
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
     _deterministic: bool
+    # Which entries were checked; None: all of them.
+    _checked: NDArray[np.bool_] | None
+    _unchecked_analytic: NDArray[np.float64]
+    directions: list[DirectionRecord]
 
     def __init__(self) -> None:
         raise TypeError(
@@ -207,6 +259,9 @@ class GradientReport:
         notes: Sequence[str] = (),
         n_evaluations: int = 0,
         n_total: int | None = None,
+        checked: NDArray[np.bool_] | None = None,
+        directions: Sequence[DirectionRecord] = (),
+        clean: bool = False,
         elapsed: float = 0.0,
     ) -> GradientReport:
         """Judge two gradients given as flat vectors.
@@ -239,16 +294,27 @@ class GradientReport:
             Sentences for `diagnosis`.
         n_evaluations, n_total, elapsed
             As in the report.
+        checked : (n,) bool, optional
+            The entries that were looked at: the others have no part in the verdict.
+        directions : sequence of DirectionRecord
+            Their verdicts count like those of arrays.
+        clean : bool
+            Every entry is known to agree within ``thresholds[0]``: the verdict is
+            "correct", and the tables are made when they are asked for.
         """
         self = object.__new__(cls)
         a = np.array(analytic, dtype=np.float64)
         x = np.array(numeric, dtype=np.float64)
         n = a.size
+        self._unchecked_analytic, self._checked = a, checked
+        if checked is not None:
+            # As if both were zero where nothing is known: that bears on no norm.
+            a, x = np.where(checked, a, 0.0), np.where(checked, x, 0.0)
         self._analytic, self._numeric = a, x
-        self._step = np.broadcast_to(eps if step is None else step, (n,))
+        self._step = _vector(eps if step is None else step, n)
         nan = math.nan
-        self._f_plus = np.broadcast_to(nan if f_plus is None else f_plus, (n,))
-        self._f_minus = np.broadcast_to(nan if f_minus is None else f_minus, (n,))
+        self._f_plus = _vector(nan if f_plus is None else f_plus, n)
+        self._f_minus = _vector(nan if f_minus is None else f_minus, n)
         if error_estimate is None:
             if f_plus is None or f_minus is None:
                 error_estimate = 0.0
@@ -256,7 +322,9 @@ class GradientReport:
                 error_estimate = rounding_error(
                     self._f_plus, self._f_minus, 2 * self._step, np.finfo(float).eps
                 )
-        self._error = np.broadcast_to(error_estimate, (n,))
+        self._error = _vector(error_estimate, n)
+        if checked is not None:
+            self._error = np.where(checked, self._error, 0.0)
         self._status = np.zeros(n, np.int8) if status is None else status
         self._spans = [(name, where, tuple(shape)) for name, where, shape in blocks]
         if template is None:
@@ -267,13 +335,37 @@ class GradientReport:
         self._template = template
         self.eps = float(eps)
         self.thresholds = (float(thresholds[0]), float(thresholds[1]))
-        self.n_checked = n
+        self.n_checked = n if checked is None else int(np.count_nonzero(checked))
         self.n_total = n if n_total is None else n_total
+        self.directions = list(directions)
         self.n_evaluations = n_evaluations
         self.elapsed = elapsed
         self._deterministic = deterministic
-        self._judge(list(notes))
+        self._notes = list(notes)
+        if clean and not directions and deterministic:
+            self.verdict = "correct"
+        else:
+            self._judge(self._notes)
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        # The tables of a clean check, most of which nobody looks at.
+        if name in _MADE_LATER and "_notes" in self.__dict__:
+            self._judge(self._notes)
+            return self.__dict__[name]
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}"
+        )
+
+    def _find(self, verdict: str, sentence: str, blocks: Sequence[str] = ()) -> None:
+        """Add what was found otherwise, about these arrays or about the whole."""
+        self._scores()  # (the tables are made before they are changed)
+        for name in blocks:
+            record = self._blocks[name]
+            worse = min(record.verdict, verdict, key=_ORDER.index)
+            self._blocks[name] = replace(record, verdict=worse)
+        self.verdict = min(self.verdict, verdict, key=_ORDER.index)
+        self.diagnosis.insert(0, sentence)
 
     # -- the verdict ---------------------------------------------------------------
 
@@ -300,6 +392,8 @@ class GradientReport:
             key=_ORDER.index,
             default="correct",
         )
+        for direction in self.directions:
+            self.verdict = min(self.verdict, direction.verdict, key=_ORDER.index)
         if not self._deterministic:
             self.verdict = "inconclusive"
             said.insert(
@@ -324,6 +418,10 @@ class GradientReport:
         finite = np.isfinite(a) & np.isfinite(x)
         said: list[str] = []
 
+        n = a.size
+        if self._checked is not None:
+            n = int(np.count_nonzero(self._checked[where]))
+
         # All in units of the array's largest entry: no square over- or underflows.
         unit = _largest(a[finite], x[finite])
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
@@ -338,7 +436,7 @@ class GradientReport:
         size = np.abs(x1) + np.abs(a1)
         ratio = np.divide(excess, size, out=np.zeros(a.size), where=size > 0)
         scale = norm(a1) + norm(x1)
-        rms = scale / math.sqrt(max(1, a.size))
+        rms = scale / math.sqrt(max(1, n))
         with np.errstate(invalid="ignore"):
             score = np.divide(excess, size + rms, out=np.zeros(a.size), where=size > 0)
         # A gradient that is not finite where the function is, is wrong.
@@ -422,6 +520,8 @@ class GradientReport:
             )
         if not self._deterministic:
             verdict, said = "inconclusive", []
+        if n == 0 and a.size:
+            verdict, said = "unchecked", []
         if verdict in ("wrong", "suspicious") and not broken.any():
             said[:0] = _explain_ratio(name, a1, x1, e1, counted)
 
@@ -436,8 +536,9 @@ class GradientReport:
             numeric_norm=norm(x) if np.isfinite(x).all() else math.nan,
             hidden=hidden,
             worst=self._record(self._order(where)[0], name, where, shape)
-            if a.size
+            if n
             else None,
+            n_checked=n,
         )
         return record, said
 
@@ -471,7 +572,10 @@ class GradientReport:
                 where=self._error[where] > 0,
             )
         estimates = np.where(np.isnan(estimates), math.inf, estimates)
-        return np.lexsort((-estimates, -self._score[where])) + (where.start or 0)
+        keys = (-estimates, -self._score[where])
+        if self._checked is not None:
+            keys = (*keys, ~self._checked[where])  # last what is not known
+        return np.lexsort(keys) + (where.start or 0)
 
     def _record(
         self, i: int, name: str, where: slice, shape: tuple[int, ...]
@@ -525,7 +629,7 @@ class GradientReport:
         """
         if k <= 0:
             return []
-        order = self._order(slice(0, self._analytic.size))[:k]
+        order = self._order(slice(0, self._analytic.size))[: min(k, self.n_checked)]
         starts = np.array([where.start for _, where, _ in self._spans])
         records = []
         for i in order:
@@ -546,13 +650,19 @@ class GradientReport:
 
     @property
     def numeric(self) -> Any:
-        """The numeric gradient, in the structure of the parameters."""
-        return rebuild(self._template, self._numeric)
+        """The numeric gradient, in the structure of the parameters.
+
+        NaN where it was not checked.
+        """
+        found = self._numeric
+        if self._checked is not None:
+            found = np.where(self._checked, found, math.nan)
+        return rebuild(self._template, found)
 
     @property
     def analytic(self) -> Any:
         """The analytic gradient, in the structure of the parameters."""
-        return rebuild(self._template, self._analytic)
+        return rebuild(self._template, self._unchecked_analytic)
 
     def raise_if_wrong(self) -> None:
         """Raise unless the verdict is ``"correct"``.
@@ -611,6 +721,7 @@ class GradientReport:
             "diagnosis": list(self.diagnosis),
             "blocks": [_json(asdict(record)) for record in self.blocks.values()],
             "worst": [_json(asdict(record)) for record in self.worst(k)],
+            "directions": [_json(asdict(record)) for record in self.directions],
         }
 
     # -- printing ------------------------------------------------------------------
@@ -624,6 +735,8 @@ class GradientReport:
         if not self._deterministic:
             return "inconclusive: the function is random"
         guilty = [r for r in self.blocks.values() if r.verdict == self.verdict]
+        if not guilty:  # then it is a direction
+            return f"{self.verdict}: along a random direction; {error}"
         # The array that is most wrong first, as in `worst`.
         scores = self._scores()
         guilty.sort(key=lambda record: -scores[record.name])
@@ -759,6 +872,12 @@ def rounding_error(
         # Below the normal numbers the spacing no longer shrinks with the value.
         value = np.maximum(epsilon * size, max(noise, 5e-324))
         return np.asarray(value / span)
+
+
+def _vector(value: ArrayLike, n: int) -> NDArray[Any]:
+    if isinstance(value, np.ndarray) and value.shape == (n,):
+        return value
+    return np.broadcast_to(value, (n,))
 
 
 def _largest(a: NDArray[np.float64], x: NDArray[np.float64]) -> float:

@@ -101,6 +101,7 @@ class SecondLook:
     error: NDArray[np.float64]
     status: NDArray[np.int8]
     ratio: NDArray[np.float64]
+    checked: NDArray[np.bool_] | None = None  # None: all of them
 
     def _block_of(self, i: int) -> int:
         for b, block in enumerate(self.parameters.blocks):
@@ -167,7 +168,7 @@ class SecondLook:
 
     def _examine(self, report: GradientReport) -> None:
         """Look at the worst entries of each array that is not correct once more."""
-        budget = max(AGAIN_IN_ALL, self.n // 12)
+        budget = max(AGAIN_IN_ALL, report.n_checked // 12)
         records = [r for r in report.blocks.values() if r.verdict != "correct"]
         # The strongest findings first, should the budget not reach all.
         scores = report._scores()
@@ -182,7 +183,7 @@ class SecondLook:
             if flagged.size == 0:
                 continue
             # The numeric norm may be the step's own nonsense.
-            rms = record.analytic_norm / math.sqrt(record.n)
+            rms = record.analytic_norm / math.sqrt(max(1, record.n_checked))
             outcomes: list[int] = []
             for first in range(0, flagged.size, AGAIN):
                 # Enough if the array is wrong; to clear it, all must be cleared.
@@ -209,6 +210,8 @@ class SecondLook:
         block = next(b for b in self.parameters.blocks if b.name == record.name)
         where = block.where
         finite = np.isfinite(self.numeric[where])
+        if self.checked is not None:
+            finite &= self.checked[where]
         flagged = np.flatnonzero((excess > 0) & finite)
         ratio = self.ratio[where]
         by_ratio = flagged[np.argsort(-ratio[flagged])]
