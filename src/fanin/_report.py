@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fanin import _diagnosis, _report_text, _taylor
+from fanin._report_text import ORDER, show
 from fanin._structure import rebuild
 
 __all__ = [
@@ -26,22 +28,20 @@ __all__ = [
 # 5 of those, and an estimate from a few evaluations may be half of the true one.
 ALLOWANCE = 10.0
 
+# How near to 1 the slope of a Taylor remainder is, that of a wrong gradient.
+SLOPE = 0.3
+
 # What a re-examined entry was found to be (see `GradientReport._from_vectors`).
 PLAIN, AGREES, KINK, BLURRED, UNRESOLVED, WRONG = range(6)
 
 # What `_judge` makes, and a clean report has only when it is asked for.
 _MADE_LATER = frozenset(
-    ("relative_error", "diagnosis", "_blocks", "_excess", "_ratio", "_score")
+    (
+        *("relative_error", "_said", "_blocks", "_excess", "_ratio", "_score"),
+        *("_wrong", "_factors"),
+    )
 )
 
-# From the strongest finding to none.
-_ORDER = ("wrong", "suspicious", "inconclusive", "correct", "unchecked")
-
-_NAMED_RATIOS = (
-    (-1.0, "the sign is wrong"),
-    (2.0, "a factor 2 is missing, such as that of a square's derivative"),
-    (0.5, "there is a factor 2 too many, such as that of a square's derivative"),
-)
 
 
 class GradientError(AssertionError):
@@ -206,7 +206,6 @@ class GradientReport:
 
     relative_error: float
     verdict: str
-    diagnosis: list[str]
     _notes: list[str]
     eps: float
     thresholds: tuple[float, float]
@@ -226,6 +225,15 @@ class GradientReport:
     _excess: NDArray[np.float64]
     _ratio: NDArray[np.float64]
     _score: NDArray[np.float64]
+    # Which entries are wrong, and by what factor an array is, if by one.
+    _wrong: NDArray[np.bool_]
+    _said: dict[str, list[str]]
+    # What the diagnosis knows beside the numbers; see `_explain`.
+    _theta: NDArray[np.float64] | None
+    _hypotheses: _diagnosis.Hypotheses | None
+    _found: list[str]
+    _confirmed: list[str]
+    _diagnosis: list[str] | None
     _blocks: dict[str, BlockRecord]
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
@@ -342,16 +350,18 @@ class GradientReport:
         self.elapsed = elapsed
         self._deterministic = deterministic
         self._notes = list(notes)
+        self._theta, self._hypotheses = None, None
+        self._found, self._confirmed, self._diagnosis = [], [], None
         if clean and not directions and deterministic:
             self.verdict = "correct"
         else:
-            self._judge(self._notes)
+            self._judge()
         return self
 
     def __getattr__(self, name: str) -> Any:
         # The tables of a clean check, most of which nobody looks at.
         if name in _MADE_LATER and "_notes" in self.__dict__:
-            self._judge(self._notes)
+            self._judge()
             return self.__dict__[name]
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}"
@@ -362,47 +372,201 @@ class GradientReport:
         self._scores()  # (the tables are made before they are changed)
         for name in blocks:
             record = self._blocks[name]
-            worse = min(record.verdict, verdict, key=_ORDER.index)
+            worse = min(record.verdict, verdict, key=ORDER.index)
             self._blocks[name] = replace(record, verdict=worse)
-        self.verdict = min(self.verdict, verdict, key=_ORDER.index)
-        self.diagnosis.insert(0, sentence)
+        self.verdict = min(self.verdict, verdict, key=ORDER.index)
+        self._found.insert(0, sentence)
+        self._diagnosis = None
 
     # -- the verdict ---------------------------------------------------------------
 
-    def _judge(self, notes: list[str]) -> None:
+    def _judge(self) -> None:
         a, x = self._analytic, self._numeric
         # Entries by how wrong they are, each on the scale of its own array.
         self._excess = np.zeros(a.size)
         self._ratio = np.zeros(a.size)
         self._score = np.zeros(a.size)
+        self._wrong = np.zeros(a.size, np.bool_)
         finite = np.isfinite(a) & np.isfinite(x)
         largest = _largest(a[finite], x[finite])
         both = norm(_scaled(a[finite], largest)) + norm(_scaled(x[finite], largest))
         whole = (largest, both)
         self.relative_error = _relative(a, x) if finite.all() else math.nan
         found: dict[str, BlockRecord] = {}
-        said: list[str] = []
+        self._said = {}
         for name, where, shape in self._spans:
-            record, sentences = self._judge_block(name, where, shape, whole)
-            found[name] = record
-            said += sentences
+            found[name], self._said[name] = self._judge_block(name, where, shape, whole)
         self._blocks = found
         self.verdict = min(
             (record.verdict for record in found.values()),
-            key=_ORDER.index,
+            key=ORDER.index,
             default="correct",
         )
         for direction in self.directions:
-            self.verdict = min(self.verdict, direction.verdict, key=_ORDER.index)
+            self.verdict = min(self.verdict, direction.verdict, key=ORDER.index)
         if not self._deterministic:
             self.verdict = "inconclusive"
-            said.insert(
-                0,
+
+    # -- the diagnosis -------------------------------------------------------------
+
+    @property
+    def diagnosis(self) -> list[str]:
+        """Plain sentences that say what is wrong, or what limits the check."""
+        if self._diagnosis is None:
+            self._diagnosis = self._compose()
+        return self._diagnosis
+
+    def _compose(self) -> list[str]:
+        said: list[str] = []
+        if not self._deterministic:
+            said.append(
                 "random: two evaluations at the same point differ, so no difference "
                 "of values means anything; freeze the random numbers (seed, dropout "
-                "mask) and check again",
+                "mask) and check again"
             )
-        self.diagnosis = said + notes
+        kinds: list[str] = []
+        verdicts = {name: record.verdict for name, record in self._blocks.items()}
+        guilty = [n for n, v in verdicts.items() if v in ("wrong", "suspicious")]
+        factors: dict[str, float] = {}
+        for name, where, shape in self._spans:
+            if name in guilty and self._deterministic:
+                kinds += self._explain_block(name, where, shape, factors)
+        whole = list(_diagnosis.Finding(verdicts, factors).sentences())
+        if not self._deterministic:
+            whole = []
+        # What several arrays have in common comes before what each is like.
+        said += [*whole, *kinds] if len(guilty) > 1 else [*kinds, *whole]
+        for name, _, _ in self._spans:
+            said += self._said[name]
+        return [
+            *self._found,
+            *said,
+            *self._confirmed,
+            *self._no_effect(),
+            *self._notes,
+        ]
+
+    def _explain_block(
+        self,
+        name: str,
+        where: slice,
+        shape: tuple[int, ...],
+        factors: dict[str, float],
+    ) -> list[str]:
+        a, x = self._analytic[where], self._numeric[where]
+        judged = np.isfinite(a) & np.isfinite(x)
+        judged &= (self._status[where] != KINK) | self._wrong[where]
+        if self._checked is not None:
+            judged &= self._checked[where]
+        unit = _largest(a[judged], x[judged])
+        if unit == 0.0 or (np.isfinite(x) & ~np.isfinite(a)).any():
+            return []
+        with np.errstate(all="ignore"):
+            theta = None if self._theta is None else self._theta[where] / unit
+            array = _diagnosis.Array(
+                name=name,
+                shape=shape,
+                analytic=np.where(judged, a / unit, 0.0),
+                numeric=np.where(judged, x / unit, 0.0),
+                error=np.where(judged, self._error[where] / unit, 0.0),
+                unit=unit,
+                wrong=self._wrong[where],
+                judged=judged,
+                theta=theta,
+                tolerance=math.sqrt(self.thresholds[0] * self.thresholds[1]),
+            )
+            factor = _diagnosis.ratio_of(array, judged)
+            if factor is not None:
+                factors[name] = factor
+        candidates = {} if self._hypotheses is None else self._hypotheses(name)
+        others = {
+            other: self._numeric[place].reshape(form)
+            for other, place, form in self._spans
+            if other != name and place.stop - place.start == a.size
+        }
+        return _diagnosis.explain_array(array, candidates, others)
+
+    def _no_effect(self) -> list[str]:
+        """Say where neither gradient knows of any effect."""
+        said = []
+        zero = (self._analytic == 0) & (self._numeric == 0) & (self._error == 0)
+        zero |= (self._analytic == 0) & (self._f_plus == self._f_minus)
+        if self._checked is not None:
+            zero &= self._checked
+        for name, where, _ in self._spans:
+            n = int(np.count_nonzero(zero[where]))
+            size = where.stop - where.start
+            if n == 0:
+                continue
+            if n == size:
+                said.append(
+                    f"{name}: no effect: the function does not depend on any of its "
+                    f"{n} entries here, by both gradients"
+                )
+            else:
+                said.append(
+                    f"{name}: no effect of {n} of {size} entries: both gradients are "
+                    "exactly zero there"
+                )
+        return said
+
+    def _explain(
+        self,
+        theta: NDArray[np.float64] | None = None,
+        *,
+        confirmations: Mapping[str, _taylor.Confirmation] | None = None,
+        hypotheses: _diagnosis.Hypotheses | None = None,
+    ) -> None:
+        """Take in what is known beside the numbers, and write the diagnosis.
+
+        Parameters
+        ----------
+        theta : (n,) float64, optional
+            The parameters: a penalty on them is recognized.
+        confirmations : mapping, optional
+            Of `_taylor.confirm`: what remainders say of the arrays that are wrong.
+        hypotheses : callable, optional
+            ``hypotheses(name)`` returns a dict: sentences, each with the gradient of
+            that array under the mistake that the sentence names.
+        """
+        self._scores()  # (the tables are made before they are changed)
+        if confirmations:
+            self._confirm(confirmations)
+            self.verdict = min(
+                (
+                    *(record.verdict for record in self._blocks.values()),
+                    *(direction.verdict for direction in self.directions),
+                ),
+                key=ORDER.index,
+            )
+        self._theta, self._hypotheses = theta, hypotheses
+        self._diagnosis = self._compose()
+        # Kept no longer: a report is to be stored and pickled.
+        self._theta = self._hypotheses = None
+
+    def _confirm(self, found: Mapping[str, _taylor.Confirmation]) -> None:
+        confirmed = []
+        for name, what in found.items():
+            record = self._blocks[name]
+            if what.refuted:
+                self._blocks[name] = replace(record, verdict="inconclusive")
+                self._said[name].insert(
+                    0,
+                    f"{name}: differences find {record.n_wrong} of {record.n} entries "
+                    f"{record.verdict}, the Taylor remainder along them does not: all "
+                    "that is certain is that the differences depend on the step; try "
+                    "another eps, and look at the function's smoothness",
+                )
+            elif what.slope is not None and abs(what.slope - 1) < SLOPE:
+                confirmed.append((what.slope, name))
+        if confirmed:
+            slopes = sorted(slope for slope, _ in confirmed)
+            names = [name for _, name in confirmed]
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            self._confirmed = [
+                f"confirmed without a step size ({shown}): the Taylor remainder falls "
+                f"like t^{slopes[len(slopes) // 2]:.2f}, of a right gradient like t^2"
+            ]
 
     def _judge_block(
         self,
@@ -464,7 +628,7 @@ class GradientReport:
             verdict = "wrong"
             index = _first(broken, shape)
             said.append(
-                f"{name}: the analytic gradient is not finite at {_show(index)} "
+                f"{name}: the analytic gradient is not finite at {show(index)} "
                 f"({_count(broken)}), where the function is"
             )
         elif beyond >= high or worst_ratio >= high:
@@ -477,7 +641,7 @@ class GradientReport:
             verdict = "inconclusive"
             undecided = status == UNRESOLVED
             said.append(
-                f"{name}: no step decides {_show(_first(undecided, shape))} "
+                f"{name}: no step decides {show(_first(undecided, shape))} "
                 f"({_count(undecided)}): the differences depend on the step as much as "
                 "they differ from the analytic gradient; try another eps than "
                 f"{self.eps:g}"
@@ -509,21 +673,21 @@ class GradientReport:
             index = _first(unknown, shape)
             said.append(
                 f"{name}: the function is not finite, or overflows, near "
-                f"{_show(index)} ({_count(unknown)})"
+                f"{show(index)} ({_count(unknown)})"
             )
         if (status == KINK).any():
             kinks = status == KINK
             said.append(
                 f"{name}: {_count(kinks)} on a kink, the first at "
-                f"{_show(_first(kinks, shape))}: the slopes on both sides disagree and "
+                f"{show(_first(kinks, shape))}: the slopes on both sides disagree and "
                 "the analytic value lies between them; left out of the verdict"
             )
         if not self._deterministic:
             verdict, said = "inconclusive", []
         if n == 0 and a.size:
             verdict, said = "unchecked", []
-        if verdict in ("wrong", "suspicious") and not broken.any():
-            said[:0] = _explain_ratio(name, a1, x1, e1, counted)
+        if verdict in ("wrong", "suspicious"):
+            self._wrong[where] = counted
 
         record = BlockRecord(
             name=name,
@@ -724,6 +888,44 @@ class GradientReport:
             "directions": [_json(asdict(record)) for record in self.directions],
         }
 
+    def plot(self, *, figure: Any = None) -> Any:
+        """Draw numeric against analytic entries, and the errors by array.
+
+        One panel for each array (of the most wrong, if there are many) with both
+        gradients on axes that are linear around zero and logarithmic beyond, so that
+        small entries show beside large ones; and the relative error of every array
+        beside the thresholds, in the order of the parameters.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure, optional
+            Where to draw; by default a new figure of pyplot's.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure; nothing is shown or saved.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> from matplotlib.figure import Figure
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> report = fanin.check_gradient(lambda x: x @ x, x, -2 * x)
+        >>> figure = report.plot(figure=Figure())
+        >>> figure.axes[0].get_title(loc="left")
+        'params: wrong'
+        """
+        from fanin import _report_plot
+
+        return _report_plot.draw(self, figure)
+
     # -- printing ------------------------------------------------------------------
 
     @property
@@ -750,7 +952,7 @@ class GradientReport:
         assert worst is not None
         return (
             f"{self.verdict}: {first.name}{others}, {first.n_wrong} of {first.n} "
-            f"entries, worst at {_show(worst.index)}: analytic {worst.analytic:.6g}, "
+            f"entries, worst at {show(worst.index)}: analytic {worst.analytic:.6g}, "
             f"numeric {worst.numeric:.6g}"
         )
 
@@ -761,75 +963,8 @@ class GradientReport:
             for name, where, _ in self._spans
         }
 
-    def _rows(self, limit: int) -> tuple[list[list[str]], int]:
-        records = list(self.blocks.values())
-        if len(records) > limit:
-            worst_first = sorted(
-                range(len(records)),
-                key=lambda i: (_ORDER.index(records[i].verdict), i),
-            )
-            records = [records[i] for i in sorted(worst_first[:limit])]
-        rows = [
-            [
-                record.name,
-                "x".join(map(str, record.shape)) or "scalar",
-                f"{record.relative_error:.1e}",
-                f"{record.analytic_norm:.3g}",
-                f"{record.numeric_norm:.3g}",
-                str(record.n_wrong),
-                record.verdict,
-            ]
-            for record in records
-        ]
-        return rows, len(self.blocks) - len(rows)
-
-    _HEAD = (
-        "array",
-        "shape",
-        "relative error",
-        "|analytic|",
-        "|numeric|",
-        "wrong entries",
-        "verdict",
-    )
-    _ENTRY_HEAD = ("entry", "analytic", "numeric", "relative", "rounding")
-
-    def _entry_rows(self, k: int = 5) -> list[list[str]]:
-        if self.ok or not self._deterministic:
-            return []
-        return [
-            [
-                f"{record.name}{_show(record.index)}" if record.index else record.name,
-                f"{record.analytic:.8g}",
-                f"{record.numeric:.8g}",
-                f"{record.relative:.1e}",
-                f"{record.error_estimate:.0e}",
-            ]
-            for record in self.worst(k)
-        ]
-
-    def _foot(self) -> str:
-        checked = f"{self.n_checked} entries"
-        if self.n_checked != self.n_total:
-            checked = f"{self.n_checked} of {self.n_total} entries"
-        return (
-            f"{checked}, {self.n_evaluations} evaluations, {self.elapsed:.3g} s, "
-            f"eps {self.eps:g}, relative error {self.relative_error:.2g}"
-        )
-
     def __str__(self) -> str:
-        rows, left = self._rows(40)
-        lines = [self.summary, "", *_table(self._HEAD, rows)]
-        if left:
-            lines.append(f"... and {left} more arrays")
-        entries = self._entry_rows()
-        if entries:
-            lines += ["", *_table(self._ENTRY_HEAD, entries)]
-        if self.diagnosis:
-            lines += ["", *(f"- {sentence}" for sentence in self.diagnosis[:20])]
-            if len(self.diagnosis) > 20:
-                lines.append(f"- ... and {len(self.diagnosis) - 20} more findings")
-        return "\n".join([*lines, "", self._foot()])
+        return _report_text.as_text(self)
 
     def __repr__(self) -> str:
         return (
@@ -838,21 +973,7 @@ class GradientReport:
         )
 
     def _repr_html_(self) -> str:
-        import html  # for notebooks; not paid for at import
-
-        rows, left = self._rows(100)
-        parts = [f"<p><b>{html.escape(self.summary)}</b></p>"]
-        parts.append(_html_table(self._HEAD, rows))
-        if left:
-            parts.append(f"<p>... and {left} more arrays</p>")
-        entries = self._entry_rows()
-        if entries:
-            parts.append(_html_table(self._ENTRY_HEAD, entries))
-        if self.diagnosis:
-            items = "".join(f"<li>{html.escape(s)}</li>" for s in self.diagnosis)
-            parts.append(f"<ul>{items}</ul>")
-        parts.append(f"<p>{html.escape(self._foot())}</p>")
-        return "\n".join(parts)
+        return _report_text.as_html(self)
 
 
 def rounding_error(
@@ -899,51 +1020,8 @@ def _relative(a: NDArray[np.float64], x: NDArray[np.float64]) -> float:
     return norm(x1 - a1) / (norm(x1) + norm(a1))
 
 
-def _explain_ratio(
-    name: str,
-    a: NDArray[np.float64],
-    x: NDArray[np.float64],
-    error: NDArray[np.float64],
-    counted: NDArray[np.bool_],
-) -> list[str]:
-    """Say so if numeric is a constant multiple of analytic where it is wrong."""
-    for where, which in ((slice(None), ""), (counted, " in the wrong entries")):
-        a1, x1, e1 = a[where], x[where], error[where]
-        square = float(np.dot(a1, a1))
-        if square == 0.0:
-            if norm(x1) > 0 and not which:
-                return [f"{name}: the analytic gradient is zero, the numeric is not"]
-            continue
-        c = float(np.dot(x1, a1)) / square
-        slack = 1e-3 * norm(x1) + ALLOWANCE * norm(e1)
-        if ALLOWANCE * norm(e1) > 0.1 * norm(x1 - a1):
-            continue  # too blurred to name a factor
-        if norm(x1) == 0.0 and not which:
-            return [f"{name}: the numeric gradient is zero, the analytic is not"]
-        if not math.isfinite(c) or norm(x1 - c * a1) > slack or c == 0.0:
-            continue
-        for value, why in _NAMED_RATIOS:
-            if abs(c - value) <= 1e-3 * abs(value):
-                return [f"{name}: numeric is {value:g} times analytic{which}: {why}"]
-        # One entry is always a multiple of one entry: only a known factor counts.
-        if a1.size < 2 or abs(c - 1) < 1e-2:
-            continue
-        for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
-            if abs(m) > 1.5 and abs(m - round(m)) <= min(0.01, 2e-3 * abs(m)):
-                return [
-                    f"{name}: numeric is {what} times analytic{which}: perhaps a sum "
-                    "for a mean, or a mean for a sum"
-                ]
-        return [f"{name}: numeric is {c:.6g} times analytic{which}"]
-    return []
-
-
 def _first(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(k) for k in np.unravel_index(int(np.argmax(mask)), shape))
-
-
-def _show(index: tuple[int, ...]) -> str:
-    return "[" + ", ".join(map(str, index)) + "]" if index else "its value"
 
 
 def _count(mask: NDArray[np.bool_]) -> str:
@@ -963,27 +1041,3 @@ def _json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json(item) for item in value]
     return value
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if j == 0 or j == len(widths) - 1 else cell.rjust(width)
-            for j, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    lines.insert(1, "-" * len(max(lines, key=len)))
-    return lines
-
-
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    import html
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    top = f"<thead><tr>{line(head, 'th')}</tr></thead>"
-    return f"<table>{top}<tbody>{body}</tbody></table>"

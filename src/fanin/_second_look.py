@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fanin import _report
+from fanin import _report, _taylor
 from fanin._report import GradientReport
 from fanin._structure import Parameters
 
@@ -191,7 +191,7 @@ class SecondLook:
                     break
                 entries = flagged[first : first + AGAIN].tolist()
                 budget -= len(entries)
-                found = self._look_at(b, entries, rms)
+                found = self._statuses(b, entries, rms)
                 self.status[where][entries] = found
                 outcomes += found
             rest = flagged[self.status[where][flagged] == _report.PLAIN]
@@ -202,6 +202,45 @@ class SecondLook:
                 rest = rest[excess[rest] > 0]
                 self._infer(rest + where.start, outcomes, record.relative_error)
             self._revoke(b, flagged)
+
+    def _finish(self, report: GradientReport) -> None:
+        """Confirm what is found wrong without a step, and write the diagnosis."""
+        arrays = []
+        scores = report._scores()
+        for block in sorted(self.parameters.blocks, key=lambda b: -scores[b.name]):
+            record = report.blocks[block.name]
+            if record.verdict in ("wrong", "suspicious") and record.worst is not None:
+                worst = np.ravel_multi_index(record.worst.index, record.shape)
+                wrong = report._wrong[block.where]
+                arrays.append((block.name, block.where, wrong, int(worst)))
+        try:
+            confirmations = _taylor.confirm(
+                _taylor.Function(
+                    value=self._value_at,
+                    place=self._representable,
+                    theta=self.parameters.vector,
+                    base=self.base,
+                    epsilon=self.epsilon,
+                    noise=self.noise,
+                ),
+                self.analytic,
+                self.numeric,
+                arrays,
+            )
+        finally:
+            self.parameters.restore()
+        report.n_evaluations = self.n_evaluations
+        report._explain(self.parameters.vector, confirmations=confirmations)
+
+    def _value_at(self, point: NDArray[np.float64]) -> float:
+        self.parameters.write(point)
+        return self._at([])
+
+    def _representable(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        for block in self.parameters.blocks:
+            if block.dtype != np.float64:
+                point[block.where] = point[block.where].astype(block.dtype)
+        return point
 
     def _in_question(
         self, record: _report.BlockRecord, excess: NDArray[np.float64]
@@ -216,14 +255,15 @@ class SecondLook:
         ratio = self.ratio[where]
         by_ratio = flagged[np.argsort(-ratio[flagged])]
         by_excess = flagged[np.argsort(-excess[flagged])]
-        both = np.stack([by_ratio, by_excess], axis=1).ravel().tolist()
+        both = np.stack([by_ratio, by_excess], axis=1).ravel()
         # And what rounding hides, those that it moves most first: a kink beside the
         # point moves a gradient as rounding does.
         error = _report.ALLOWANCE * self.error[where]
         size = np.abs(self.analytic[where]) + np.abs(self.numeric[where])
         hidden = np.flatnonzero((error > self.thresholds[1] * size) & finite)
-        others = hidden[np.argsort(-error[hidden])].tolist()
-        return np.array(list(dict.fromkeys([*both, *others])), dtype=np.intp)
+        both = np.concatenate([both, hidden[np.argsort(-error[hidden])]])
+        _, first = np.unique(both, return_index=True)
+        return both[np.sort(first)]
 
     def _infer(
         self, rest: NDArray[np.intp], outcomes: list[int], relative_error: float
@@ -258,7 +298,7 @@ class SecondLook:
         up = (self.f_plus[entries] - self.base) / half
         return up, (self.base - self.f_minus[entries]) / half
 
-    def _look_at(self, b: int, entries: list[int], rms: float) -> list[int]:
+    def _statuses(self, b: int, entries: list[int], rms: float) -> list[int]:
         """Examine entries of one array with other steps; return their statuses."""
         looks = [self._look_again(b, j, rms) for j in entries]
         found = [outcome for outcome, _ in looks]
@@ -469,7 +509,7 @@ class SecondLook:
         block = self.parameters.blocks[b]
         found = np.array(default)
         try:
-            self.parameters.place(point)
+            self.parameters.write(point)
             for k, j in enumerate(entries):
                 i = block.where.start + j
                 plus, minus, _ = points(point[i], float(self.step[i]), block.dtype)

@@ -257,15 +257,15 @@ class Parameters:
                 return block.expression
         return None
 
-    def place(self, vector: NDArray[np.float64]) -> None:
-        """Write all entries at once; `restore` puts them back."""
-        for block, array, (container, key, leaf) in zip(
-            self.blocks, self._arrays, self._homes, strict=True
+    def write(self, vector: NDArray[np.float64]) -> None:
+        """Set all entries to those of a flat vector."""
+        for block, array, slot in zip(
+            self.blocks, self._arrays, self.slots, strict=True
         ):
             if array is not None:
                 array[...] = vector[block.where].reshape(block.shape)
             else:
-                container[key] = type(leaf)(vector[block.where][0])
+                slot[0] = float(vector[block.where.start])
 
     def restore(self) -> None:
         """Put every bit back."""

@@ -312,6 +312,8 @@ class _Check(SecondLook):
         if not report.ok:
             self._examine(report)
             report = self._report(same)
+        if not report.ok:
+            self._finish(report)
         _refuse_change(parameters, "fun")
         return report
 
