@@ -57,6 +57,7 @@ class Array:
     numeric: Float64
     error: Float64
     unit: float
+    raw: Float64  # the analytic gradient as it came, to the last bit
     wrong: NDArray[np.bool_]  # the entries found wrong
     judged: NDArray[np.bool_]  # those that were: finite, checked and not on a kink
     theta: Float64 | None
@@ -108,6 +109,12 @@ def zero(array: Array) -> str | None:
     a, x = norm(array.analytic[array.judged]), norm(array.numeric[array.judged])
     if a == 0.0 and x > 0.0:
         return "the analytic gradient is zero, the numeric is not"
+    return None
+
+
+def no_dependence(array: Array) -> str | None:
+    """Something of which the function knows nothing."""
+    a, x = norm(array.analytic[array.judged]), norm(array.numeric[array.judged])
     # (A numeric gradient of zero has some rounding.)
     if x <= ALLOWANCE * norm(array.error[array.judged]) and a > 0.0 and x < 1e-3 * a:
         return (
@@ -138,36 +145,49 @@ def ratio_of(array: Array, where: NDArray[np.bool_]) -> float | None:
 
 def known_ratio(array: Array) -> str | None:
     """A factor that stands for a known mistake."""
-    found = _ratio_sentence(array, general=False)
-    return None if found is None else found
+    return _known(ratio_of(array, array.judged), array.judged, "")
+
+
+def known_ratio_of_part(array: Array) -> str | None:
+    """The same in the wrong entries alone."""
+    where = array.wrong & array.judged
+    return _known(ratio_of(array, where), where, " in the wrong entries")
 
 
 def general_ratio(array: Array) -> str | None:
     """Any other factor."""
-    return _ratio_sentence(array, general=True)
+    return _any_factor(ratio_of(array, array.judged), array.judged, "")
 
 
-def _ratio_sentence(array: Array, *, general: bool) -> str | None:
-    for where, which in ((array.judged, ""), (array.wrong, " in the wrong entries")):
-        c = ratio_of(array, where)
-        if c is None:
-            continue
-        for value, why in NAMED_RATIOS:
-            if abs(c - value) <= 1e-3 * abs(value):
-                return f"numeric is {value:g} times analytic{which}: {why}"
-        # One entry is always a multiple of one entry: only a known factor counts.
-        if np.count_nonzero(where & array.judged) < 2:
-            continue
-        for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
-            if abs(m) > 1.5 and abs(m - round(m)) <= min(0.01, 2e-3 * abs(m)):
-                sign = " (and of the wrong sign)" if m < 0 else ""
-                return (
-                    f"numeric is {what} times analytic{which}: perhaps a sum for a "
-                    f"mean, or a mean for a sum{sign}"
-                )
-        if general:
-            return f"numeric is {c:.6g} times analytic{which}"
+def general_ratio_of_part(array: Array) -> str | None:
+    """The same in the wrong entries alone."""
+    where = array.wrong & array.judged
+    return _any_factor(ratio_of(array, where), where, " in the wrong entries")
+
+
+def _known(c: float | None, where: NDArray[np.bool_], which: str) -> str | None:
+    if c is None:
+        return None
+    for value, why in NAMED_RATIOS:
+        if abs(c - value) <= 1e-3 * abs(value):
+            return f"numeric is {value:g} times analytic{which}: {why}"
+    # One entry is always a multiple of one entry: only a known factor counts.
+    if np.count_nonzero(where) < 2:
+        return None
+    for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
+        if abs(m) > 1.5 and abs(m - round(m)) <= min(0.01, 2e-3 * abs(m)):
+            sign = " (and of the wrong sign)" if m < 0 else ""
+            return (
+                f"numeric is {what} times analytic{which}: perhaps a sum for a mean, "
+                f"or a mean for a sum{sign}"
+            )
     return None
+
+
+def _any_factor(c: float | None, where: NDArray[np.bool_], which: str) -> str | None:
+    if c is None or np.count_nonzero(where) < 2:
+        return None
+    return f"numeric is {c:.6g} times analytic{which}"
 
 
 def transposed(array: Array) -> str | None:
@@ -302,7 +322,8 @@ def penalty(array: Array) -> str | None:
         if np.ptp(t) == 0.0:
             continue
         if array.explains(array.numeric - c * term):
-            value = c * array.unit
+            # (theta came in the array's unit, its signs did not)
+            value = c if term is theta else c * array.unit
             if value > 0:
                 why = "a penalty is missing in the gradient"
             else:
@@ -320,13 +341,14 @@ def clipped(array: Array) -> str | None:
     largest = float(np.max(np.abs(a[array.judged]), initial=0.0))
     at = array.judged & (np.abs(a) == largest)
     # Equal to the last bit, which no two right entries are by chance.
-    if np.count_nonzero(at) < 2 or not (np.abs(x[at]) > largest).any():
+    n = np.count_nonzero(at)
+    if not 2 <= n < a.size or not (np.abs(x[at]) > largest).any():
         return None
     if not array.explains(np.clip(x, -largest, largest)):
         return None
     return (
         f"the analytic values are clipped at {largest * array.unit:.6g} "
-        f"({np.count_nonzero(at)} of {a.size} entries)"
+        f"({n} of {a.size} entries)"
     )
 
 
@@ -353,9 +375,6 @@ def signs(array: Array) -> str | None:
                 f"the analytic values are right but for their signs: all are {what}, "
                 "as if an absolute value were taken"
             )
-    if array.explains(np.abs(array.numeric), target=np.abs(array.analytic)):
-        n = np.count_nonzero(array.wrong)
-        return f"the sign is wrong in {n} of {array.analytic.size} entries"
     return None
 
 
@@ -382,7 +401,7 @@ def summed(array: Array) -> str | None:
 def rounded(array: Array) -> str | None:
     """Digits lost on the way."""
     a, x = array.analytic[array.judged], array.numeric[array.judged]
-    raw = a * array.unit
+    raw = array.raw[array.judged]
     size = np.maximum(np.abs(a), np.abs(x))
     difference = np.abs(x - a)
     granted = ALLOWANCE * array.error[array.judged]
@@ -391,8 +410,10 @@ def rounded(array: Array) -> str | None:
     for dtype, name in ((np.float16, "float16"), (np.float32, "float32")):
         with np.errstate(over="ignore"):
             same = np.isfinite(raw) & (raw.astype(dtype).astype(np.float64) == raw)
-        half = float(np.finfo(dtype).eps)
-        if raw.size > 1 and same.all() and (difference <= half * size + granted).all():
+        info = np.finfo(dtype)
+        least = float(info.smallest_subnormal) / array.unit
+        near = difference <= float(info.eps) * size + least + granted
+        if raw.size > 1 and same.all() and near.all():
             return f"the analytic values are rounded to {name}"
     # bfloat16, and float32 with fewer digits still.
     for digits in range(1, 8):
@@ -415,7 +436,7 @@ def factor_and_penalty(array: Array) -> str | None:
         return None
     if array.explains((array.numeric - w * theta) / c, error=array.error / abs(c)):
         return (
-            f"numeric is {c:.6g} times analytic plus {w * array.unit:.4g} times the "
+            f"numeric is {c:.6g} times analytic plus {w:.4g} times the "
             "parameters: a factor and a penalty"
         )
     return None
@@ -511,19 +532,22 @@ TESTS: Sequence[Callable[[Array], str | None]] = (
     zero,
     known_ratio,
     # (here what is known of the function: see `explain_array`)
+    no_dependence,
     transposed,
     reversed_or_shifted,
     permuted,
+    summed,
+    signs,
     clipped,
+    general_ratio,
     penalty,
     offset,
-    signs,
-    summed,
+    known_ratio_of_part,
     part_missing,
     exchanged,
     rounded,
     by_line,
-    general_ratio,
+    general_ratio_of_part,
     factor_and_penalty,
 )
 # How many come before what is known of the function, and of the other arrays.
@@ -628,6 +652,7 @@ class Finding:
     """What the whole says, from the verdicts and factors of the arrays."""
 
     verdicts: Mapping[str, str]
+    idle: frozenset[str] = frozenset()  # arrays without any effect, which show nothing
     factors: dict[str, float] = field(default_factory=dict)
 
     def sentences(self) -> Iterator[str]:
@@ -636,7 +661,7 @@ class Finding:
         common = self._common_factor(bad)
         if common is not None:
             yield common
-        yield from first_layer(self.verdicts, common is not None)
+        yield from first_layer(self.verdicts, self.idle, common is not None)
 
     def _common_factor(self, bad: list[str]) -> str | None:
         if len(bad) < 2 or set(bad) - set(self.factors):
@@ -644,7 +669,7 @@ class Finding:
         values = [self.factors[name] for name in bad]
         if max(abs(v - values[0]) for v in values) > 1e-3 * abs(values[0]):
             return None
-        if len(bad) < len(self.verdicts):
+        if set(self.verdicts) - set(bad) - self.idle:
             return None
         return (
             f"all arrays are wrong by the same factor ({values[0]:.6g}): the mistake is "
@@ -664,7 +689,9 @@ def layer_of(name: str) -> str:
     return number.group() if number else name
 
 
-def first_layer(verdicts: Mapping[str, str], common: bool) -> Iterator[str]:
+def first_layer(
+    verdicts: Mapping[str, str], idle: frozenset[str], common: bool
+) -> Iterator[str]:
     """Say where the gradient goes wrong, counted from the output."""
     layers: dict[str, list[str]] = {}
     for name in verdicts:
@@ -693,13 +720,14 @@ def first_layer(verdicts: Mapping[str, str], common: bool) -> Iterator[str]:
         start = f"the gradient is wrong from the last layer on, at {named}"
     before = [n for key in order[:at] for n in layers[key]]
     # An array that is right has been passed the right thing.
-    beyond = next((n for n in before if verdicts[n] == "correct"), None)
+    before = [n for n in before if n not in idle]
+    beyond = next((n for n in reversed(before) if verdicts[n] == "correct"), None)
     if not before:
         yield start
     elif beyond is not None:
         yield (
-            f"{start}; what is passed down is right, as {beyond} shows: look at how "
-            "that array's own gradient is formed"
+            f"{start}; what it passes down is right, as {beyond} shows: look at how "
+            f"the gradient of {named} itself is formed"
         )
     else:
         yield (

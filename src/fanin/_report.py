@@ -431,7 +431,10 @@ class GradientReport:
         for name, where, shape in self._spans:
             if name in guilty and self._deterministic:
                 kinds += self._explain_block(name, where, shape, factors)
-        whole = list(_diagnosis.Finding(verdicts, factors).sentences())
+        idle = frozenset(
+            name for name, r in self._blocks.items() if not r.analytic_norm > 0.0
+        )
+        whole = list(_diagnosis.Finding(verdicts, idle, factors).sentences())
         if not self._deterministic:
             whole = []
         # What several arrays have in common comes before what each is like.
@@ -470,6 +473,7 @@ class GradientReport:
                 numeric=np.where(judged, x / unit, 0.0),
                 error=np.where(judged, self._error[where] / unit, 0.0),
                 unit=unit,
+                raw=a,
                 wrong=self._wrong[where],
                 judged=judged,
                 theta=theta,

@@ -49,12 +49,39 @@ def draw(report: GradientReport, figure: Any = None) -> Any:
     )
     for k, name in enumerate(panels):
         ax = figure.add_subplot(grid[k // n_columns, k % n_columns])
-        _scatter(report, name, ax, legend=k == 0)
+        _scatter(report, name, ax)
         if k % n_columns == 0:
             ax.set_ylabel("analytic")
         ax.set_xlabel("numeric")
+        if k == 0:
+            _legend(report, ax)
     _bars(report, figure.add_subplot(grid[n_rows, :]))
     return figure
+
+
+def _legend(report: GradientReport, ax: Any) -> None:
+    """One for all panels, of the kinds of points that there are."""
+    from matplotlib.lines import Line2D
+
+    from fanin._report import KINK
+
+    kinds = [(BLUE, "agrees")]
+    if report._wrong.any():
+        kinds.append((ORANGE, "wrong"))
+    if (report._status == KINK).any():
+        kinds.append((GREY, "on a kink, left out"))
+    handles = [
+        Line2D([], [], linestyle="none", marker="o", markersize=4, color=color)
+        for color, _ in kinds
+    ]
+    ax.legend(
+        handles,
+        [what for _, what in kinds],
+        fontsize=7,
+        frameon=False,
+        loc="lower right",
+        handletextpad=0.1,
+    )
 
 
 def _panels(report: GradientReport) -> list[str]:
@@ -75,16 +102,15 @@ def _panels(report: GradientReport) -> list[str]:
     return names
 
 
-def _scatter(report: GradientReport, name: str, ax: Any, *, legend: bool) -> None:
+def _scatter(report: GradientReport, name: str, ax: Any) -> None:
     x, a, wrong, left = _points(report, name)
-    # Beyond the smallest entries that matter the axes are logarithmic: four decades.
-    largest = float(np.max(np.abs(np.concatenate([x, a])), initial=0.0))
-    linear = largest * 1e-4 if largest > 0 else 1.0
-    limit = 2.0 * largest if largest > 0 else 1.0
-    for mask, color, what, order in (
-        (~wrong & ~left, BLUE, "as it should be", 2),
-        (left, GREY, "on a kink, left out", 3),
-        (wrong, ORANGE, "wrong", 4),
+    size = np.abs(np.concatenate([x, a]))
+    largest = float(np.max(size, initial=0.0))
+    limit = 1.15 * largest if largest > 0 else 1.0
+    for mask, color, order in (
+        (~wrong & ~left, BLUE, 2),
+        (left, GREY, 3),
+        (wrong, ORANGE, 4),
     ):
         if mask.any():
             ax.plot(
@@ -97,16 +123,17 @@ def _scatter(report: GradientReport, name: str, ax: Any, *, legend: bool) -> Non
                 alpha=0.8,
                 color=color,
                 zorder=order,
-                label=what,
             )
     ax.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8, zorder=1)
-    for axis, set_scale in (("x", ax.set_xscale), ("y", ax.set_yscale)):
-        set_scale("symlog", linthresh=linear, linscale=0.5)
-        getattr(ax, f"set_{axis}lim")(-limit, limit)
-        ticks = [-largest, -linear, 0.0, linear, largest] if largest > 0 else [0.0]
-        if largest > 0:
-            ticks = [math.copysign(_power(t), t) if t else 0.0 for t in ticks]
-        getattr(ax, f"set_{axis}ticks")(ticks, [f"{t:.0e}" if t else "0" for t in ticks])
+    ax.set_xlim(-limit, limit)
+    ax.set_ylim(-limit, limit)
+    if largest > 0 and float(np.median(size)) < 1e-2 * largest:
+        # Most entries are small: logarithmic axes beyond a thousandth.
+        ticks = [-largest, 0.0, largest]
+        ax.set_xscale("symlog", linthresh=1e-3 * largest, linscale=0.5)
+        ax.set_yscale("symlog", linthresh=1e-3 * largest, linscale=0.5)
+        ax.set_xticks(ticks, [f"{t:.1e}" if t else "0" for t in ticks])
+        ax.set_yticks(ticks, [f"{t:.1e}" if t else "0" for t in ticks])
         ax.minorticks_off()
     ax.tick_params(labelsize=7)
     ax.set_title(
@@ -118,13 +145,8 @@ def _scatter(report: GradientReport, name: str, ax: Any, *, legend: bool) -> Non
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="#dddddd", linewidth=0.5)
     ax.set_axisbelow(True)
-    if legend or wrong.any() or left.any():
-        ax.legend(frameon=False, fontsize=7, loc="upper left")
-
-
-def _power(value: float) -> float:
-    """Return the power of ten next below a number."""
-    return float(10.0 ** math.floor(math.log10(abs(value))))
+    if ax.get_xscale() == "linear":
+        ax.locator_params(nbins=4)
 
 
 def _points(

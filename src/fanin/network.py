@@ -1243,7 +1243,7 @@ class Network:
         def gradient_noise() -> NDArray[np.float64]:
             return self._gradient_noise(array, targets, weights, training, plan)
 
-        return check_compiled(
+        report = check_compiled(
             loss,
             self.unflatten(theta),
             self.unflatten(np.asarray(gradient)),
@@ -1252,6 +1252,16 @@ class Network:
             eps=eps,
             thresholds=THRESHOLDS[self.dtype],
         )
+        if not report.ok:
+            from fanin._network_hypotheses import NetworkHypotheses
+
+            report._explain(
+                theta,
+                hypotheses=NetworkHypotheses(
+                    self, array, targets, sample_weight=weights, training=training
+                ),
+            )
+        return report
 
     def _gradient_noise(
         self,
