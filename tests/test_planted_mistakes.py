@@ -14,6 +14,7 @@ import pytest
 import random_networks
 
 import fanin
+from fanin import _taylor
 from fanin.layers import Dense
 
 N_NETWORKS = 50
@@ -141,7 +142,9 @@ def other_array(arrays, problem, rng):
                 name != other
                 and arrays[name].size == arrays[other].size >= 2
                 and np.linalg.norm(arrays[other]) > 1e-4
-                and not np.allclose(arrays[name].ravel(), arrays[other].ravel(), rtol=0.1)
+                and not np.allclose(
+                    arrays[name].ravel(), arrays[other].ravel(), rtol=0.1
+                )
             ):
                 arrays[name][...] = arrays[other].reshape(arrays[name].shape)
                 return name
@@ -201,7 +204,9 @@ KINDS = {
         "the order of its entries reversed",
     ),
     "shifted": (
-        changed(lambda a, rng: np.roll(a, 1, 1), lambda a: matrix(a) and a.shape[1] > 3),
+        changed(
+            lambda a, rng: np.roll(a, 1, 1), lambda a: matrix(a) and a.shape[1] > 3
+        ),
         "is shifted by 1 among its columns, towards the end",
     ),
     "Fortran's order": (
@@ -212,9 +217,7 @@ KINDS = {
         "has the entries of its transpose",
     ),
     "rows exchanged": (
-        changed(
-            exchange_rows, lambda a: matrix(a) and a.shape[0] >= 4 and no_ties(a)
-        ),
+        changed(exchange_rows, lambda a: matrix(a) and a.shape[0] >= 4 and no_ties(a)),
         r"has its rows permuted: rows \d+ and \d+ are exchanged",
     ),
     "entries permuted": (
@@ -354,14 +357,16 @@ def backward(net, X, y, kind, layer):
         if here and kind == "bias not summed":
             found[f"dense{i}.bias"] = m * D[-1]
         D = D @ (W if here and kind == "not transposed" else W.T)
-    return np.concatenate(
-        [found[name].ravel() for name in net.named_parameters()]
-    )
+    return np.concatenate([found[name].ravel() for name in net.named_parameters()])
 
 
 BACKWARD = {
     # kind: (the layer it is made in, the array to look at, the words)
-    "no derivative": (0, "dense0.weight", r"the derivative of \w+ in dense0 is missing"),
+    "no derivative": (
+        0,
+        "dense0.weight",
+        r"the derivative of \w+ in dense0 is missing",
+    ),
     "derivative of the output": (
         0,
         "dense0.bias",
@@ -377,8 +382,16 @@ BACKWARD = {
         "dense1.weight",
         "the layer's input is taken before its activation",
     ),
-    "last samples": (None, "dense0.weight", r"only the last 3 of \d+ samples contribute"),
-    "first sample": (None, "dense1.weight", r"only the first 1 of \d+ samples contribute"),
+    "last samples": (
+        None,
+        "dense0.weight",
+        r"only the last 3 of \d+ samples contribute",
+    ),
+    "first sample": (
+        None,
+        "dense1.weight",
+        r"only the first 1 of \d+ samples contribute",
+    ),
     "bias not summed": (0, "dense0.bias", "it is not summed over the samples"),
 }
 
@@ -421,3 +434,410 @@ def test_a_planted_mistake_is_found_and_named(kind):
         if done == N_NETWORKS:
             break
     assert done == N_NETWORKS
+
+
+# -- dictionaries and plain NumPy ------------------------------------------------------
+
+
+def by_hand(seed, n_rows=None):
+    """A two-layer network as one writes it: parameters, loss, gradient."""
+    rng = np.random.default_rng([seed, 3])
+    m = n_rows or int(rng.integers(5, 30))
+    n, h, k = (int(v) for v in rng.integers(3, 9, 3))
+    X = rng.standard_normal((m, n))
+    Y = np.eye(k)[rng.integers(0, k, m)]
+    params = {
+        "W1": rng.standard_normal((n, h)) / np.sqrt(n),
+        "b1": rng.normal(0, 0.2, h),
+        "W2": rng.standard_normal((h, k)) / np.sqrt(h),
+        "b2": rng.normal(0, 0.2, k),
+    }
+    penalty = 0.05
+
+    def loss(p):
+        A = np.tanh(X @ p["W1"] + p["b1"])
+        Z = A @ p["W2"] + p["b2"]
+        Z = Z - Z.max(axis=1, keepdims=True)
+        cross = np.log(np.exp(Z).sum(axis=1)) - (Z * Y).sum(axis=1)
+        return cross.mean() + penalty / 2 * (
+            (p["W1"] ** 2).sum() + (p["W2"] ** 2).sum()
+        )
+
+    def gradient(p, mistake=""):
+        A = np.tanh(X @ p["W1"] + p["b1"])
+        Z = A @ p["W2"] + p["b2"]
+        E = np.exp(Z - Z.max(axis=1, keepdims=True))
+        D = (E / E.sum(axis=1, keepdims=True) - Y) / (1 if mistake == "sum" else m)
+        g = {"W2": A.T @ D + penalty * p["W2"], "b2": D.sum(axis=0)}
+        if mistake == "no penalty":
+            g["W2"] = A.T @ D
+        if mistake == "penalty twice":
+            g["W2"] = A.T @ D + 2 * penalty * p["W2"]
+        if mistake == "bias by mean":
+            g["b2"] = D.mean(axis=0)
+        back = D @ p["W2"].T
+        D = back * (A if mistake == "wrong derivative" else 1 - A**2)
+        if mistake == "no derivative":
+            D = back
+        g["W1"], g["b1"] = X.T @ D + penalty * p["W1"], D.sum(axis=0)
+        if mistake == "wrong sign below":
+            g["W1"], g["b1"] = -X.T @ D + penalty * p["W1"], -D.sum(axis=0)
+        return {name: g[name] for name in p}
+
+    return params, loss, gradient
+
+
+DICTIONARIES = {
+    # mistake: (arrays that are wrong, words somewhere in the diagnosis)
+    "sum": ({"W1", "b1", "W2", "b2"}, r"b2: numeric is 1/\d+ times .*sum for a mean"),
+    "no penalty": ({"W2"}, r"W2: numeric less analytic is 0\.05 times the parameters"),
+    "penalty twice": ({"W2"}, r"W2: numeric less analytic is -0\.05 times the param"),
+    "bias by mean": ({"b2"}, r"b2: numeric is \d+ times analytic: perhaps a sum for a"),
+    "wrong derivative": (
+        {"W1", "b1"},
+        "counted from the output, the gradient first goes wrong at W1 and b1",
+    ),
+    "no derivative": (
+        {"W1", "b1"},
+        "counted from the output, the gradient first goes wrong at W1 and b1",
+    ),
+    "wrong sign below": ({"W1", "b1"}, "b1: numeric is -1 times analytic"),
+}
+
+
+@pytest.mark.parametrize("mistake", DICTIONARIES)
+def test_a_mistake_in_a_hand_written_network_is_found_and_named(mistake):
+    guilty, words = DICTIONARIES[mistake]
+    for seed in range(N_NETWORKS):
+        params, loss, gradient = by_hand(seed)
+        report = fanin.check_gradient(loss, params, lambda p, g=gradient: g(p, mistake))
+        found = {r.name for r in report.blocks.values() if r.verdict in FOUND}
+        assert found == guilty, f"seed {seed}\n{report}"
+        assert re.search(words, "\n".join(report.diagnosis)), f"{seed}\n{report}"
+
+
+def test_the_missing_derivative_of_one_sample_is_suspected():
+    """Of one sample each column has a factor of its own, that of the derivative."""
+    for seed in range(10):
+        params, loss, gradient = by_hand(seed, n_rows=1)
+        known = gradient(params)
+        bare = {n: g - 0.05 * params[n] * (g.ndim == 2) for n, g in known.items()}
+        wrong = gradient(params, "no derivative")
+        rest = {n: g - 0.05 * params[n] * (g.ndim == 2) for n, g in wrong.items()}
+
+        def plain(p, loss=loss):
+            weights = (p["W1"] ** 2).sum() + (p["W2"] ** 2).sum()
+            return loss(p) - 0.05 / 2 * weights
+
+        assert fanin.check_gradient(plain, params, bare).ok
+        said = "\n".join(fanin.check_gradient(plain, params, rest).diagnosis)
+        assert re.search(
+            "W1: each column is too large .* the derivative of an activation such as "
+            "tanh or logistic is missing",
+            said,
+        ), said
+
+
+def test_relus_missing_derivative_is_suspected():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        x = rng.standard_normal(5)
+        params = {"W": rng.standard_normal((5, 8)), "b": rng.standard_normal(8)}
+        v = rng.standard_normal(8)
+
+        def loss(p, x=x, v=v):
+            return np.maximum(x @ p["W"] + p["b"], 0) @ v
+
+        def gradient(p, x=x, v=v):
+            return {"W": np.outer(x, v), "b": v}
+
+        report = fanin.check_gradient(loss, params, gradient)
+        said = "\n".join(report.diagnosis)
+        assert re.search("W: numeric is zero in .*ReLU's derivative is missing", said)
+        assert re.search("b: numeric is zero in .*ReLU's derivative is missing", said)
+
+
+def test_a_gradient_of_all_arrays_off_by_one_factor_is_the_losss():
+    params, loss, gradient = by_hand(0)
+    right = gradient(params)
+    report = fanin.check_gradient(
+        loss, params, {name: 20 * g for name, g in right.items()}
+    )
+    assert report.diagnosis[0].startswith(
+        "all arrays are wrong by the same factor (0.05)"
+    )
+    assert not any("first goes wrong" in s for s in report.diagnosis)
+
+
+@pytest.mark.parametrize("factor", [0.5, -1.0, 1.01])
+def test_a_single_entry_among_a_hundred_thousand_is_found(factor):
+    rng = np.random.default_rng(1)
+    theta = rng.standard_normal(100_000)
+    scale = rng.uniform(0.5, 1.5, theta.size)
+    right = scale * np.cos(theta)
+    # Compiled code, as a network's: every difference is exact but for its rounding.
+    h = 1e-7
+    error = 1e-9
+
+    def report_of(gradient):
+        numeric = right + error * rng.standard_normal(theta.size)
+        return fanin.GradientReport._from_vectors(
+            gradient,
+            numeric,
+            [("theta", slice(0, theta.size), theta.shape)],
+            eps=h,
+            error_estimate=error,
+        )
+
+    assert report_of(right).ok
+    wrong = right.copy()
+    i = int(np.argsort(np.abs(right))[theta.size // 2])  # of median size
+    wrong[i] *= factor
+    report = report_of(wrong)
+    assert report.verdict == "wrong"
+    assert report.worst(1)[0].index == (i,)
+    assert f"theta: one entry is wrong, [{i}]" in report.diagnosis
+
+
+def test_a_single_entry_of_a_real_network_is_found():
+    """Of a hundred thousand parameters, half of the median's size."""
+    rng = np.random.default_rng(2)
+    net = fanin.Network(
+        100,
+        [Dense(500, "tanh"), Dense(100, "tanh"), Dense(3)],
+        loss="squared_error",
+        dtype=np.float64,
+        rng=0,
+    )
+    assert net.n_parameters > 1e5
+    X, y = rng.standard_normal((2, 100)), rng.standard_normal((2, 3))
+    _, gradient = net.loss_and_gradient(X, y)
+    arrays = net.unflatten(gradient)
+    flat = arrays["dense1.weight"].reshape(-1)
+    i = int(np.argsort(np.abs(flat))[flat.size // 2])
+    flat[i] *= 0.5
+    report = net.check_gradient(X, y, gradient=gradient)
+    assert report.verdict == "wrong", str(report)
+    worst = report.worst(1)[0]
+    assert worst.name == "dense1.weight"
+    assert worst.index == np.unravel_index(i, arrays["dense1.weight"].shape)
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-5])
+def test_a_block_a_thousand_times_smaller_than_its_neighbours_is_not_hidden(small):
+    for seed in range(N_NETWORKS):
+        params, loss, gradient = by_hand(seed)
+        # The function takes the small array times a constant: so is its gradient.
+        scaled = {"b1": params.pop("b1") / small, **params}
+
+        def fun(p, loss=loss):
+            return loss({**p, "b1": p["b1"] * small})
+
+        def grad(p, gradient=gradient):
+            found = gradient(
+                {name: p[name] * (small if name == "b1" else 1) for name in p}
+            )
+            return {**found, "b1": small * found["b1"]}
+
+        report = fanin.check_gradient(fun, scaled, grad)
+        assert report.ok, str(report)
+
+        def wrong(p, grad=grad):
+            return (found := grad(p)) | {"b1": -found["b1"]}
+
+        report = fanin.check_gradient(fun, scaled, wrong)
+        found = [r.name for r in report.blocks.values() if r.verdict in FOUND]
+        assert found == ["b1"], str(report)
+
+
+# -- what a network knows of itself ----------------------------------------------------
+
+
+def trained(**options):
+    rng = np.random.default_rng(4)
+    net = fanin.Network(
+        5,
+        [Dense(6, "tanh"), *options.pop("between", ()), Dense(2)],
+        loss="squared_error",
+        dtype=np.float64,
+        rng=4,
+    )
+    return net, rng.standard_normal((12, 5)), rng.standard_normal((12, 2)), rng
+
+
+def test_a_stale_gradient_is_named():
+    net, X, y, _ = trained()
+    net.train_step(X, y, fanin.optimizers.SGD(0.1))
+    report = net.check_gradient(X, y, gradient=net.gradient.copy())
+    said = "the analytic gradient is stale: that of the last training step"
+    assert f"dense0.weight: {said}" in report.diagnosis
+    assert f"dense2.bias: {said}".replace("2", "1") in report.diagnosis
+
+
+def test_the_gradient_of_inference_is_named():
+    net, X, y, _ = trained(between=[fanin.layers.Dropout(0.5)])
+    _, gradient = net.loss_and_gradient(X, y, training=False)
+    report = net.check_gradient(X, y, gradient=gradient)
+    assert (
+        "dense0.weight: the analytic gradient is that of inference: dropout's mask "
+        "left out" in report.diagnosis
+    )
+
+
+def test_ignored_sample_weights_are_named():
+    net, X, y, rng = trained()
+    _, gradient = net.loss_and_gradient(X, y)
+    report = net.check_gradient(
+        X, y, gradient=gradient, sample_weight=rng.uniform(0.1, 2, 12)
+    )
+    assert (
+        "dense0.bias: the analytic gradient is that without the sample weights"
+        in report.diagnosis
+    )
+
+
+def test_a_gradient_that_does_not_follow_its_argument_is_stale():
+    params, loss, gradient = by_hand(0)
+    elsewhere = gradient({name: p + 0.1 for name, p in params.items()})
+    report = fanin.check_gradient(loss, params, lambda p: elsewhere)
+    assert any("the same values at other parameters" in s for s in report.diagnosis)
+    # A right constant gradient is none.
+    x = np.arange(1.0, 4.0)
+    report = fanin.check_gradient(lambda x: x.sum(), x, lambda x: np.full(3, 2.0))
+    assert not any("other parameters" in s for s in report.diagnosis)
+
+
+# -- no false alarm --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_kinks_that_meet_are_no_false_alarm(seed):
+    """Rows of zeros and biases of zero put many units of all layers on their kinks."""
+    rng = np.random.default_rng([seed, 77])
+    named = ["relu", "selu", "leaky_relu"]
+    others = [
+        fanin.activations.LeakyReLU(0.3),
+        fanin.activations.ELU(0.5),
+        fanin.activations.ELU(2.0),
+    ]
+    kinds = [*named, *others]
+    one = kinds[rng.integers(len(kinds))]
+    mixed = bool(rng.integers(2))
+    hidden = [
+        Dense(
+            int(rng.integers(1, 10)), kinds[rng.integers(len(kinds))] if mixed else one
+        )
+        for _ in range(int(rng.integers(1, 5)))
+    ]
+    loss = ["squared_error", "absolute_error", "huber"][seed % 3]
+    net = fanin.Network(3, [*hidden, Dense(2)], loss=loss, dtype=np.float64, rng=seed)
+    m = int(rng.choice([1, 5, 11]))
+    X, y = rng.standard_normal((m, 3)), rng.standard_normal((m, 2))
+    X[::5] = 0
+    if loss == "absolute_error" and seed % 2:
+        y[: m // 2] = net.predict(X).reshape(m, 2)[: m // 2]  # residuals of zero
+    report = net.check_gradient(X, y)
+    assert report.ok, f"{net}\n{report}"
+
+
+def test_gross_mistakes_show_although_most_entries_are_on_kinks():
+    found = total = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        net = fanin.Network(
+            3,
+            [Dense(6, "selu"), Dense(6, "selu"), Dense(2)],
+            loss="squared_error",
+            dtype=np.float64,
+            rng=seed,
+        )
+        X, y = rng.standard_normal((10, 3)), rng.standard_normal((10, 2))
+        X[::5] = 0
+        for name in ("dense0.bias", "dense1.bias"):
+            _, gradient = net.loss_and_gradient(X, y)
+            net.unflatten(gradient)[name][...] *= -10
+            report = net.check_gradient(X, y, gradient=gradient)
+            found += report.blocks[name].verdict in FOUND
+            total += 1
+    assert found >= 0.95 * total
+
+
+# -- Taylor's remainder ----------------------------------------------------------------
+
+
+def test_a_wrong_gradient_is_confirmed_without_a_step():
+    params, loss, gradient = by_hand(0)
+    report = fanin.check_gradient(loss, params, lambda p: gradient(p, "sum"))
+    said = [s for s in report.diagnosis if s.startswith("confirmed without a step")]
+    assert len(said) == 1
+    slope = float(re.search(r"like t\^(\d\.\d+),", said[0]).group(1))
+    assert slope == pytest.approx(1.0, abs=0.1)
+
+
+def function_of(fun, theta, noise=0.0):
+    return _taylor.Function(
+        value=fun,
+        place=lambda point: point,
+        theta=theta,
+        base=fun(theta),
+        epsilon=2.0**-52,
+        noise=noise,
+    )
+
+
+def test_remainders_tell_right_from_wrong_where_differences_are_mistaken():
+    rng = np.random.default_rng(0)
+    theta = rng.standard_normal(50)
+
+    def fun(t):
+        return float(np.sin(t).sum() + (t @ t) ** 2)
+
+    right = np.cos(theta) + 4 * (theta @ theta) * theta
+    blocks = [("a", slice(0, 20)), ("b", slice(20, 50))]
+
+    def outcome(gradient, numeric):
+        arrays = []
+        for name, where in blocks:
+            wrong = np.abs(numeric - gradient)[where] > 0
+            worst = int(np.argmax(np.abs(numeric - gradient)[where]))
+            arrays.append((name, where, wrong, worst))
+        return _taylor.confirm(function_of(fun, theta), gradient, numeric, arrays)
+
+    # The differences are off, the gradient is right.
+    assert outcome(right, 1.3 * right)["b"].refuted
+    # The gradient is off, in all of an array or in one small entry of it.
+    found = outcome(1.01 * right, right)
+    assert not found["a"].refuted
+    assert found["a"].slope == pytest.approx(1.0, abs=0.05)
+    wrong = right.copy()
+    small = int(np.argmin(np.abs(right)))
+    wrong[small] *= 0.5
+    name = "a" if small < 20 else "b"
+    found = outcome(wrong, right)
+    assert set(found) == {name}
+    assert not found[name].refuted
+    # One wrong entry among differences that are off themselves is not hidden by them.
+    assert not outcome(wrong, 1.3 * right)[name].refuted or small == -1
+    # A right gradient's remainder is of second order.
+    line = _taylor.along(function_of(fun, theta), right, rng.standard_normal(50))
+    assert line.slope == pytest.approx(2.0, abs=0.1)
+
+
+def test_what_remainders_refute_is_inconclusive_and_says_so():
+    report = fanin.GradientReport._from_vectors(
+        [1.0, 2.0],
+        [1.1, 2.2],
+        [("a", slice(0, 1), (1,)), ("b", slice(1, 2), (1,))],
+        eps=1e-7,
+    )
+    assert report.verdict == "wrong"
+    found = {
+        "a": _taylor.Confirmation(2.0, refuted=True),
+        "b": _taylor.Confirmation(1.0, refuted=False),
+    }
+    report._explain(confirmations=found)
+    assert report.blocks["a"].verdict == "inconclusive"
+    assert report.verdict == "wrong"
+    assert any(s.startswith("a: differences find 1 of 1") for s in report.diagnosis)
+    report._explain(confirmations={"b": found["a"]})
+    assert report.verdict == "inconclusive"

@@ -601,7 +601,9 @@ def where_wrong(array: Array) -> str | None:
             lines = table.any(axis)
             whole = (table | ~there).all(axis)
             if (lines == (lines & whole)).all() and not lines.all():
-                return f"wrong in {_lines(np.flatnonzero(lines), what)}, right elsewhere"
+                return (
+                    f"wrong in {_lines(np.flatnonzero(lines), what)}, right elsewhere"
+                )
         return None
     places = np.flatnonzero(wrong)
     if len(array.shape) == 1 and places[-1] - places[0] + 1 == n:
@@ -609,9 +611,7 @@ def where_wrong(array: Array) -> str | None:
     return None
 
 
-def _indices(
-    found: NDArray[np.bool_], there: NDArray[np.bool_]
-) -> NDArray[np.intp]:
+def _indices(found: NDArray[np.bool_], there: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.flatnonzero(there)[found]
 
 

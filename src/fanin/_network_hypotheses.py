@@ -252,8 +252,8 @@ class NetworkHypotheses:
         for n in counts:
             for which, rows in (("last", slice(m - n, m)), ("first", slice(0, n))):
                 part = D[rows]
-                value = product(part, given[rows]) if kind == "weight" else (
-                    product(part)
+                value = (
+                    product(part, given[rows]) if kind == "weight" else (product(part))
                 )
                 said = f"only the {which} {n} of {m} samples contribute"
                 yield said, value + penalty

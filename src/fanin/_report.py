@@ -43,7 +43,6 @@ _MADE_LATER = frozenset(
 )
 
 
-
 class GradientError(AssertionError):
     """A gradient was not found correct; the message is the report's table.
 

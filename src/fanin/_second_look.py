@@ -102,6 +102,8 @@ class SecondLook:
     status: NDArray[np.int8]
     ratio: NDArray[np.float64]
     checked: NDArray[np.bool_] | None = None  # None: all of them
+    # The gradient, flat, at the parameters as they are now; None if it is no function.
+    gradient_at: Callable[[], NDArray[np.float64]] | None = None
 
     def _block_of(self, i: int) -> int:
         for b, block in enumerate(self.parameters.blocks):
@@ -229,8 +231,44 @@ class SecondLook:
             )
         finally:
             self.parameters.restore()
+        if arrays and self._is_stale():
+            report._notes.append(
+                "grad returns the same values at other parameters: it is stale, "
+                "computed before and kept, or it does not look at its argument"
+            )
         report.n_evaluations = self.n_evaluations
         report._explain(self.parameters.vector, confirmations=confirmations)
+
+    def _is_stale(self) -> bool:
+        """Whether a gradient function does not follow parameters that matter to it."""
+        if self.gradient_at is None:
+            return False
+        size = np.maximum(1.0, np.abs(self.parameters.vector))
+        moved = self._representable(self.parameters.vector + 1e-2 * size)
+        try:
+            self.parameters.write(moved)
+            there = self.gradient_at()
+        except Exception:  # at a point that nobody asked for it may refuse to work
+            return False
+        finally:
+            self.parameters.restore()
+        if not np.array_equal(there, self.analytic):
+            return False
+        # (The gradient of a linear function is the same everywhere.)
+        direction = self.step / np.sqrt(self.n)
+        slopes = []
+        try:
+            for point in (self.parameters.vector, moved):
+                values = [
+                    self._value_at(self._representable(point + sign * 100 * direction))
+                    for sign in (1.0, -1.0)
+                ]
+                slopes.append(values[0] - values[1])
+        finally:
+            self.parameters.restore()
+        change = abs(slopes[1] - slopes[0])
+        value = self.epsilon * max(abs(self.base), *map(abs, values)) + self.noise
+        return change > 100 * value + 1e-6 * max(map(abs, slopes))
 
     def _value_at(self, point: NDArray[np.float64]) -> float:
         self.parameters.write(point)
@@ -320,9 +358,7 @@ class SecondLook:
                 break
         return found
 
-    def _look_again(
-        self, b: int, j: int, rms: float
-    ) -> tuple[int, Slopes | None]:
+    def _look_again(self, b: int, j: int, rms: float) -> tuple[int, Slopes | None]:
         """Examine one entry with other steps; return its status.
 
         And, unless that is settled, what shows whether it is on a kink.
@@ -490,7 +526,9 @@ class SecondLook:
         self, b: int, entries: list[int], scale: float, count: int = N_BESIDE
     ) -> NDArray[np.float64]:
         """Return the slopes along entries of an array at so many points beside."""
-        default = self.numeric[np.array(entries) + self.parameters.blocks[b].where.start]
+        default = self.numeric[
+            np.array(entries) + self.parameters.blocks[b].where.start
+        ]
         return np.stack(
             [
                 self._slopes_at(b, entries, self._beside(k, scale), default)
@@ -539,8 +577,9 @@ class SecondLook:
             move = distance * sign * rng.uniform(0.5, 1, block.size)
             if k % 4 == 3:
                 move *= rng.choice([-1.0, 1.0], block.size)
-            moved = self.parameters.vector[block.where] + move * scale * (
-                self.step[block.where]
+            moved = (
+                self.parameters.vector[block.where]
+                + move * scale * (self.step[block.where])
             )
             point[block.where] = moved.astype(block.dtype)
         return point
