@@ -299,7 +299,7 @@ def check_planted(problem, plant, words, seed):
     return True
 
 
-# -- mistakes inside the backward pass of a network -------------------------------------
+# -- mistakes inside the backward pass of a network ------------------------------------
 
 SMOOTH = ["tanh", "logistic", "gelu", "softplus", "elu", "silu"]
 

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fanin._records import ALLOWANCE
+
 Float64 = NDArray[np.float64]
 
 # By an array's name what its gradient would be under mistakes that are known of the
 # function, each with its sentence.
 Hypotheses = Callable[[str], Mapping[str, Any]]
 
-# As in `_report`: how many error estimates rounding is granted.
-ALLOWANCE = 10.0
 # An explanation leaves at most this share of the difference that it explains.
 REMAINDER = 0.1
 # A sentence lists at most so many rows, columns or layers.
@@ -105,7 +105,7 @@ class Array:
 
 
 def zero(array: Array) -> str | None:
-    """Nothing at all."""
+    """Recognize nothing at all."""
     a, x = norm(array.analytic[array.judged]), norm(array.numeric[array.judged])
     if a == 0.0 and x > 0.0:
         return "the analytic gradient is zero, the numeric is not"
@@ -113,7 +113,7 @@ def zero(array: Array) -> str | None:
 
 
 def no_dependence(array: Array) -> str | None:
-    """Something of which the function knows nothing."""
+    """Recognize what the function knows nothing of."""
     a, x = norm(array.analytic[array.judged]), norm(array.numeric[array.judged])
     # (A numeric gradient of zero has some rounding.)
     if x <= ALLOWANCE * norm(array.error[array.judged]) and a > 0.0 and x < 1e-3 * a:
@@ -144,23 +144,23 @@ def ratio_of(array: Array, where: NDArray[np.bool_]) -> float | None:
 
 
 def known_ratio(array: Array) -> str | None:
-    """A factor that stands for a known mistake."""
+    """Recognize a factor that stands for a known mistake."""
     return _known(ratio_of(array, array.judged), array.judged, "")
 
 
 def known_ratio_of_part(array: Array) -> str | None:
-    """The same in the wrong entries alone."""
+    """Recognize it in the wrong entries alone."""
     where = array.wrong & array.judged
     return _known(ratio_of(array, where), where, " in the wrong entries")
 
 
 def general_ratio(array: Array) -> str | None:
-    """Any other factor."""
+    """Recognize any other factor."""
     return _any_factor(ratio_of(array, array.judged), array.judged, "")
 
 
 def general_ratio_of_part(array: Array) -> str | None:
-    """The same in the wrong entries alone."""
+    """Recognize it in the wrong entries alone."""
     where = array.wrong & array.judged
     return _any_factor(ratio_of(array, where), where, " in the wrong entries")
 
@@ -191,7 +191,7 @@ def _any_factor(c: float | None, where: NDArray[np.bool_], which: str) -> str | 
 
 
 def transposed(array: Array) -> str | None:
-    """Rows for columns; or the entries in the other order."""
+    """Recognize rows for columns, or the entries in the other order."""
     if len(array.shape) != 2 or min(array.shape) < 2 or not array.whole:
         return None
     x, e = array.table(array.numeric), array.table(array.error)
@@ -214,7 +214,7 @@ def transposed(array: Array) -> str | None:
 
 
 def reversed_or_shifted(array: Array) -> str | None:
-    """Turned round, or moved along, an axis."""
+    """Recognize what is turned round, or moved along, an axis."""
     if not array.whole:
         return None
     x, e = array.table(array.numeric), array.table(array.error)
@@ -230,7 +230,7 @@ def reversed_or_shifted(array: Array) -> str | None:
             return f"the analytic gradient has {what} reversed"
     if not vector and array.explains(np.flip(x).ravel(), error=np.flip(e).ravel()):
         return "the analytic gradient has the order of its rows and columns reversed"
-    for axis, what in axes:
+    for axis, _ in axes:
         if x.shape[axis] < 3:
             continue
         shift = _shift(array.table(array.analytic), x, axis)
@@ -249,11 +249,12 @@ def _shift(a: NDArray[Any], x: NDArray[Any], axis: int) -> int:
     """Return by how much the lines of x along an axis must move to become a's."""
     lines = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
     first = np.moveaxis(a, axis, 0).reshape(x.shape[axis], -1)[0]
-    return -int(np.argmin(np.abs(lines - first).sum(axis=1))) % x.shape[axis]
+    nearest = int(np.argmin(np.abs(lines - first).sum(axis=1)))
+    return -nearest % int(x.shape[axis])
 
 
 def permuted(array: Array) -> str | None:
-    """The right values in the wrong places."""
+    """Recognize the right values in the wrong places."""
     if not array.whole or array.analytic.size < 3:
         return None
     a, x = array.table(array.analytic), array.table(array.numeric)
@@ -302,7 +303,7 @@ def _matching(a: NDArray[Any], x: NDArray[Any], axis: int) -> NDArray[np.intp] |
 
 
 def penalty(array: Array) -> str | None:
-    """A term of the parameters themselves."""
+    """Recognize a term of the parameters themselves."""
     theta = array.theta
     if theta is None or np.count_nonzero(array.judged) < 3:
         return None
@@ -336,7 +337,7 @@ def penalty(array: Array) -> str | None:
 
 
 def clipped(array: Array) -> str | None:
-    """Capped values."""
+    """Recognize capped values."""
     a, x = array.analytic, array.numeric
     largest = float(np.max(np.abs(a[array.judged]), initial=0.0))
     at = array.judged & (np.abs(a) == largest)
@@ -353,7 +354,7 @@ def clipped(array: Array) -> str | None:
 
 
 def offset(array: Array) -> str | None:
-    """A constant added."""
+    """Recognize a constant added."""
     if np.count_nonzero(array.judged) < 3:
         return None
     c = float(np.mean((array.analytic - array.numeric)[array.judged]))
@@ -366,7 +367,7 @@ def offset(array: Array) -> str | None:
 
 
 def signs(array: Array) -> str | None:
-    """All of one sign."""
+    """Recognize an absolute value."""
     if np.count_nonzero(array.judged) < 3:
         return None
     for sign, what in ((1.0, "positive"), (-1.0, "negative")):
@@ -379,7 +380,7 @@ def signs(array: Array) -> str | None:
 
 
 def summed(array: Array) -> str | None:
-    """A sum or a mean over the array itself, in place of its entries."""
+    """Recognize a sum or a mean over the array itself for its entries."""
     if not array.whole or array.analytic.size < 2:
         return None
     x = array.table(array.numeric)
@@ -399,7 +400,7 @@ def summed(array: Array) -> str | None:
 
 
 def rounded(array: Array) -> str | None:
-    """Digits lost on the way."""
+    """Recognize digits lost on the way."""
     a, x = array.analytic[array.judged], array.numeric[array.judged]
     raw = array.raw[array.judged]
     size = np.maximum(np.abs(a), np.abs(x))
@@ -425,7 +426,7 @@ def rounded(array: Array) -> str | None:
 
 
 def factor_and_penalty(array: Array) -> str | None:
-    """A factor and a term of the parameters, both."""
+    """Recognize a factor and a term of the parameters, both."""
     theta = array.theta
     if theta is None or np.count_nonzero(array.judged) < 6:
         return None
@@ -443,7 +444,7 @@ def factor_and_penalty(array: Array) -> str | None:
 
 
 def by_line(array: Array) -> str | None:
-    """A factor for each column, or for each row."""
+    """Recognize a factor for each column, or for each row."""
     if len(array.shape) != 2:
         return _by_entry(array)
     a, x, e, judged = (
@@ -490,7 +491,7 @@ def by_line(array: Array) -> str | None:
 
 
 def _by_entry(array: Array) -> str | None:
-    """Numeric zero where analytic is not, and right otherwise."""
+    """Recognize zeros of the numeric gradient where analytic has none."""
     gone = array.wrong & (np.abs(array.numeric) <= ALLOWANCE * array.error)
     n = np.count_nonzero(array.wrong)
     if n > 1 and n == np.count_nonzero(gone) and n < array.wrong.size:
@@ -502,7 +503,7 @@ def _by_entry(array: Array) -> str | None:
 
 
 def part_missing(array: Array) -> str | None:
-    """Zero in the wrong entries, right in the others."""
+    """Recognize zeros in the wrong entries, right values in the others."""
     wrong = array.wrong & array.judged
     n = np.count_nonzero(wrong)
     if n == 0 or n == array.wrong.size or array.analytic[wrong].any():
@@ -514,7 +515,7 @@ def part_missing(array: Array) -> str | None:
 
 
 def exchanged(array: Array) -> str | None:
-    """The wrong entries have one another's values."""
+    """Recognize wrong entries that have one another's values."""
     where = np.flatnonzero(array.wrong & array.judged)
     if not 2 <= where.size < array.wrong.size or where.size > 1000:
         return None
@@ -555,7 +556,7 @@ BEFORE = 2
 
 
 def another(array: Array, others: Mapping[str, Any]) -> str | None:
-    """The gradient of another array: `others` are the numeric ones, as they are."""
+    """Recognize another array's gradient; `others` are the numeric ones."""
     if array.analytic.size < 2:
         return None
     for name, values in others.items():
@@ -572,7 +573,7 @@ def another(array: Array, others: Mapping[str, Any]) -> str | None:
 
 
 def supposed(array: Array, candidates: Mapping[str, Any]) -> str | None:
-    """What is known of the function: the gradient under a mistake, with its words."""
+    """Recognize the gradient under a known mistake; return its sentence."""
     for sentence, values in candidates.items():
         flat = np.asarray(values, dtype=np.float64).ravel() / array.unit
         if flat.size == array.analytic.size and array.explains(flat):
@@ -672,8 +673,8 @@ class Finding:
         if set(self.verdicts) - set(bad) - self.idle:
             return None
         return (
-            f"all arrays are wrong by the same factor ({values[0]:.6g}): the mistake is "
-            "in the loss, or in what it passes to the last layer, not in a layer"
+            f"all arrays are wrong by the same factor ({values[0]:.6g}): the mistake "
+            "is in the loss, or in what it passes to the last layer, not in a layer"
         )
 
 

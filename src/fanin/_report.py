@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fanin import _diagnosis, _report_text, _taylor
+from fanin import _explanation, _report_text
+from fanin._records import (
+    AGREES,
+    ALLOWANCE,
+    BLURRED,
+    KINK,
+    PLAIN,
+    UNRESOLVED,
+    WRONG,
+    BlockRecord,
+    DirectionRecord,
+    EntryRecord,
+)
 from fanin._report_text import ORDER, show
 from fanin._structure import rebuild
 
+if TYPE_CHECKING:
+    from fanin._diagnosis import Hypotheses
+    from fanin._taylor import Confirmation
+
 __all__ = [
+    "AGREES",
+    "ALLOWANCE",
+    "BLURRED",
+    "KINK",
+    "PLAIN",
+    "UNRESOLVED",
+    "WRONG",
     "BlockRecord",
     "DirectionRecord",
     "EntryRecord",
     "GradientError",
     "GradientReport",
 ]
-
-# How many error estimates an entry may differ by before rounding no longer
-# explains it. The estimate is a typical size; the largest of 10^6 normal errors is
-# 5 of those, and an estimate from a few evaluations may be half of the true one.
-ALLOWANCE = 10.0
-
-# How near to 1 the slope of a Taylor remainder is, that of a wrong gradient.
-SLOPE = 0.3
-
-# What a re-examined entry was found to be (see `GradientReport._from_vectors`).
-PLAIN, AGREES, KINK, BLURRED, UNRESOLVED, WRONG = range(6)
 
 # What `_judge` makes, and a clean report has only when it is asked for.
 _MADE_LATER = frozenset(
@@ -53,111 +65,6 @@ class GradientError(AssertionError):
     """
 
     report: GradientReport | None = None
-
-
-@dataclass(frozen=True)
-class EntryRecord:
-    """One entry of the gradient, analytic against numeric.
-
-    Attributes
-    ----------
-    name : str
-        The array that holds the entry.
-    index : tuple of int
-        Its index in that array.
-    analytic, numeric : float
-        The two values.
-    absolute, relative : float
-        ``|numeric - analytic|``, and that over ``|numeric| + |analytic|``.
-    step : float
-        Half the distance of the two points at which the function was evaluated.
-    f_plus, f_minus : float
-        The function's values there (NaN where they were not kept).
-    error_estimate : float
-        The typical rounding error of `numeric` (and of `analytic`).
-    """
-
-    name: str
-    index: tuple[int, ...]
-    analytic: float
-    numeric: float
-    absolute: float
-    relative: float
-    step: float
-    f_plus: float
-    f_minus: float
-    error_estimate: float
-
-
-@dataclass(frozen=True)
-class DirectionRecord:
-    """One random directional derivative, analytic against numeric.
-
-    Attributes
-    ----------
-    analytic, numeric : float
-        The product of the analytic gradient with the direction, a unit vector on the
-        scale ``max(1, |theta|)`` of the entries, and the difference quotient along it.
-    absolute, relative : float
-        ``|numeric - analytic|``, and that over ``|numeric| + |analytic|``.
-    step : float
-        Half the distance of the two points, in that scale.
-    error_estimate : float
-        The typical error of `numeric` (and of `analytic`).
-    verdict : {"correct", "suspicious", "wrong", "inconclusive"}
-        Whether both agree. "wrong" if the entry that is at fault was found, too:
-        it is then one of the report's entries.
-    """
-
-    analytic: float
-    numeric: float
-    absolute: float
-    relative: float
-    step: float
-    error_estimate: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class BlockRecord:
-    """One array of the parameters.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        Its shape; `n` is the number of entries.
-    n : int
-        The number of entries.
-    relative_error : float
-        ``||numeric - analytic|| / (||numeric|| + ||analytic||)`` over the array.
-    verdict : {"correct", "suspicious", "wrong", "inconclusive", "unchecked"}
-        By the rule that `fanin.check_gradient` states; "unchecked" if none of its
-        entries was looked at.
-    n_wrong : int
-        The entries whose difference is beyond what rounding explains.
-    analytic_norm, numeric_norm : float
-        The Euclidean norms of the two gradients.
-    hidden : float
-        The relative error that rounding could hide in this array.
-    worst : EntryRecord or None
-        The most wrong entry; None for an empty array.
-    n_checked : int
-        The entries that were checked, which alone enter the other numbers.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    n: int
-    relative_error: float
-    verdict: str
-    n_wrong: int
-    analytic_norm: float
-    numeric_norm: float
-    hidden: float
-    worst: EntryRecord | None
-    n_checked: int = -1
 
 
 def norm(values: NDArray[np.float64]) -> float:
@@ -229,10 +136,10 @@ class GradientReport:
     _said: dict[str, list[str]]
     # What the diagnosis knows beside the numbers; see `_explain`.
     _theta: NDArray[np.float64] | None
-    _hypotheses: _diagnosis.Hypotheses | None
+    _hypotheses: Hypotheses | None
     _found: list[str]
     _confirmed: list[str]
-    _diagnosis: list[str] | None
+    _sentences: list[str] | None
     _blocks: dict[str, BlockRecord]
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
@@ -350,7 +257,7 @@ class GradientReport:
         self._deterministic = deterministic
         self._notes = list(notes)
         self._theta, self._hypotheses = None, None
-        self._found, self._confirmed, self._diagnosis = [], [], None
+        self._found, self._confirmed, self._sentences = [], [], None
         if clean and not directions and deterministic:
             self.verdict = "correct"
         else:
@@ -375,7 +282,7 @@ class GradientReport:
             self._blocks[name] = replace(record, verdict=worse)
         self.verdict = min(self.verdict, verdict, key=ORDER.index)
         self._found.insert(0, sentence)
-        self._diagnosis = None
+        self._sentences = None
 
     # -- the verdict ---------------------------------------------------------------
 
@@ -411,114 +318,16 @@ class GradientReport:
     @property
     def diagnosis(self) -> list[str]:
         """Plain sentences that say what is wrong, or what limits the check."""
-        if self._diagnosis is None:
-            self._diagnosis = self._compose()
-        return self._diagnosis
-
-    def _compose(self) -> list[str]:
-        said: list[str] = []
-        if not self._deterministic:
-            said.append(
-                "random: two evaluations at the same point differ, so no difference "
-                "of values means anything; freeze the random numbers (seed, dropout "
-                "mask) and check again"
-            )
-        kinds: list[str] = []
-        verdicts = {name: record.verdict for name, record in self._blocks.items()}
-        guilty = [n for n, v in verdicts.items() if v in ("wrong", "suspicious")]
-        factors: dict[str, float] = {}
-        for name, where, shape in self._spans:
-            if name in guilty and self._deterministic:
-                kinds += self._explain_block(name, where, shape, factors)
-        idle = frozenset(
-            name for name, r in self._blocks.items() if not r.analytic_norm > 0.0
-        )
-        whole = list(_diagnosis.Finding(verdicts, idle, factors).sentences())
-        if not self._deterministic:
-            whole = []
-        # What several arrays have in common comes before what each is like.
-        said += [*whole, *kinds] if len(guilty) > 1 else [*kinds, *whole]
-        for name, _, _ in self._spans:
-            said += self._said[name]
-        return [
-            *self._found,
-            *said,
-            *self._confirmed,
-            *self._no_effect(),
-            *self._notes,
-        ]
-
-    def _explain_block(
-        self,
-        name: str,
-        where: slice,
-        shape: tuple[int, ...],
-        factors: dict[str, float],
-    ) -> list[str]:
-        a, x = self._analytic[where], self._numeric[where]
-        judged = np.isfinite(a) & np.isfinite(x)
-        judged &= (self._status[where] != KINK) | self._wrong[where]
-        if self._checked is not None:
-            judged &= self._checked[where]
-        unit = _largest(a[judged], x[judged])
-        if unit == 0.0 or (np.isfinite(x) & ~np.isfinite(a)).any():
-            return []
-        with np.errstate(all="ignore"):
-            theta = None if self._theta is None else self._theta[where] / unit
-            array = _diagnosis.Array(
-                name=name,
-                shape=shape,
-                analytic=np.where(judged, a / unit, 0.0),
-                numeric=np.where(judged, x / unit, 0.0),
-                error=np.where(judged, self._error[where] / unit, 0.0),
-                unit=unit,
-                raw=a,
-                wrong=self._wrong[where],
-                judged=judged,
-                theta=theta,
-                tolerance=math.sqrt(self.thresholds[0] * self.thresholds[1]),
-            )
-            factor = _diagnosis.ratio_of(array, judged)
-            if factor is not None:
-                factors[name] = factor
-        candidates = {} if self._hypotheses is None else self._hypotheses(name)
-        others = {
-            other: self._numeric[place].reshape(form)
-            for other, place, form in self._spans
-            if other != name and place.stop - place.start == a.size
-        }
-        return _diagnosis.explain_array(array, candidates, others)
-
-    def _no_effect(self) -> list[str]:
-        """Say where neither gradient knows of any effect."""
-        said = []
-        zero = (self._analytic == 0) & (self._numeric == 0) & (self._error == 0)
-        zero |= (self._analytic == 0) & (self._f_plus == self._f_minus)
-        if self._checked is not None:
-            zero &= self._checked
-        for name, where, _ in self._spans:
-            n = int(np.count_nonzero(zero[where]))
-            size = where.stop - where.start
-            if n == 0:
-                continue
-            if n == size:
-                said.append(
-                    f"{name}: no effect: the function does not depend on any of its "
-                    f"{n} entries here, by both gradients"
-                )
-            else:
-                said.append(
-                    f"{name}: no effect of {n} of {size} entries: both gradients are "
-                    "exactly zero there"
-                )
-        return said
+        if self._sentences is None:
+            self._sentences = _explanation.compose(self)
+        return self._sentences
 
     def _explain(
         self,
         theta: NDArray[np.float64] | None = None,
         *,
-        confirmations: Mapping[str, _taylor.Confirmation] | None = None,
-        hypotheses: _diagnosis.Hypotheses | None = None,
+        confirmations: Mapping[str, Confirmation] | None = None,
+        hypotheses: Hypotheses | None = None,
     ) -> None:
         """Take in what is known beside the numbers, and write the diagnosis.
 
@@ -534,7 +343,7 @@ class GradientReport:
         """
         self._scores()  # (the tables are made before they are changed)
         if confirmations:
-            self._confirm(confirmations)
+            _explanation.confirm(self, confirmations)
             self.verdict = min(
                 (
                     *(record.verdict for record in self._blocks.values()),
@@ -543,33 +352,9 @@ class GradientReport:
                 key=ORDER.index,
             )
         self._theta, self._hypotheses = theta, hypotheses
-        self._diagnosis = self._compose()
+        self._sentences = _explanation.compose(self)
         # Kept no longer: a report is to be stored and pickled.
         self._theta = self._hypotheses = None
-
-    def _confirm(self, found: Mapping[str, _taylor.Confirmation]) -> None:
-        confirmed = []
-        for name, what in found.items():
-            record = self._blocks[name]
-            if what.refuted:
-                self._blocks[name] = replace(record, verdict="inconclusive")
-                self._said[name].insert(
-                    0,
-                    f"{name}: differences find {record.n_wrong} of {record.n} entries "
-                    f"{record.verdict}, the Taylor remainder along them does not: all "
-                    "that is certain is that the differences depend on the step; try "
-                    "another eps, and look at the function's smoothness",
-                )
-            elif what.slope is not None and abs(what.slope - 1) < SLOPE:
-                confirmed.append((what.slope, name))
-        if confirmed:
-            slopes = sorted(slope for slope, _ in confirmed)
-            names = [name for _, name in confirmed]
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            self._confirmed = [
-                f"confirmed without a step size ({shown}): the Taylor remainder falls "
-                f"like t^{slopes[len(slopes) // 2]:.2f}, of a right gradient like t^2"
-            ]
 
     def _judge_block(
         self,
@@ -739,7 +524,7 @@ class GradientReport:
                 where=self._error[where] > 0,
             )
         estimates = np.where(np.isnan(estimates), math.inf, estimates)
-        keys = (-estimates, -self._score[where])
+        keys: tuple[NDArray[Any], ...] = (-estimates, -self._score[where])
         if self._checked is not None:
             keys = (*keys, ~self._checked[where])  # last what is not known
         return np.lexsort(keys) + (where.start or 0)

@@ -60,7 +60,7 @@ def draw(report: GradientReport, figure: Any = None) -> Any:
 
 
 def _legend(report: GradientReport, ax: Any) -> None:
-    """One for all panels, of the kinds of points that there are."""
+    """Draw one for all panels, of the kinds of points that there are."""
     from matplotlib.lines import Line2D
 
     from fanin._report import KINK
@@ -85,7 +85,7 @@ def _legend(report: GradientReport, ax: Any) -> None:
 
 
 def _panels(report: GradientReport) -> list[str]:
-    """The arrays to draw: all, or the most wrong, in the order of the parameters."""
+    """Return the arrays to draw: all, or the most wrong, in their order."""
     names = [
         name
         for name, record in report.blocks.items()

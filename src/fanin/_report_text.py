@@ -68,7 +68,7 @@ def _entry_rows(report: GradientReport, k: int = 5) -> list[list[str]]:
 
 
 def _direction_rows(report: GradientReport, k: int = 5) -> list[list[str]]:
-    """The directions that do not agree; those that do are counted in the foot."""
+    """Return those that do not agree; the foot counts the others, too."""
     return [
         [
             f"random {i}",
