@@ -607,7 +607,7 @@ def where_wrong(array: Array) -> str | None:
                 )
         return None
     places = np.flatnonzero(wrong)
-    if len(array.shape) == 1 and places[-1] - places[0] + 1 == n:
+    if len(array.shape) == 1 and 2 * n <= wrong.size and np.ptp(places) + 1 == n:
         return f"wrong from [{places[0]}] to [{places[-1]}], right elsewhere"
     return None
 

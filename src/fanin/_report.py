@@ -465,10 +465,16 @@ class GradientReport:
             )
         if (status == KINK).any():
             kinks = status == KINK
+            rest = ""
+            if not (size[~kinks] > 0).any():
+                rest = (
+                    "; that is all of this array, so that little is known of it: "
+                    "check at a point that is off the kinks"
+                )
             said.append(
                 f"{name}: {_count(kinks)} on a kink, the first at "
-                f"{show(_first(kinks, shape))}: the slopes on both sides disagree and "
-                "the analytic value lies between them; left out of the verdict"
+                f"{show(_first(kinks, shape))}: the slopes on its sides disagree, "
+                f"which explains the analytic value; left out of the verdict{rest}"
             )
         if not self._deterministic:
             verdict, said = "inconclusive", []
