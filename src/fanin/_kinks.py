@@ -23,6 +23,8 @@ def scalar(value: Any) -> float:
     kind = type(value)
     if kind is float:
         return value  # type: ignore[no-any-return]
+    if kind is np.float64:
+        return float(value)
     if isinstance(value, np.ndarray):
         if value.size == 1 and value.dtype.kind in "fiu":
             return float(value.item())
@@ -41,9 +43,16 @@ def points(
     theta: NDArray[np.float64],
     step: NDArray[np.float64] | float,
     dtype: np.dtype[Any],
+    coarse: bool = False,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """Return the representable points on both sides, and how far they are apart."""
+    """Return the representable points on both sides, and how far they are apart.
+
+    `coarse`: no step is below 16 times the spacing of the float64 numbers there.
+    """
     with np.errstate(over="ignore", under="ignore"):
+        if coarse and dtype == np.float64:
+            plus, minus = theta + step, theta - step
+            return plus, minus, plus - minus
         here = theta.astype(dtype)
         plus = (theta + step).astype(dtype)
         minus = (theta - step).astype(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ __all__ = [
 _MADE_LATER = frozenset(
     (
         *("relative_error", "_said", "_blocks", "_excess", "_ratio", "_score"),
-        *("_wrong", "_factors"),
+        *("_wrong", "_error"),
     )
 )
 
@@ -113,6 +113,7 @@ class GradientReport:
     relative_error: float
     verdict: str
     _notes: list[str]
+    _estimate: Any
     eps: float
     thresholds: tuple[float, float]
     n_checked: int
@@ -166,7 +167,7 @@ class GradientReport:
         step: ArrayLike | None = None,
         f_plus: ArrayLike | None = None,
         f_minus: ArrayLike | None = None,
-        error_estimate: ArrayLike | None = None,
+        error_estimate: ArrayLike | Callable[[], NDArray[np.float64]] | None = None,
         status: NDArray[np.int8] | None = None,
         deterministic: bool = True,
         template: Any = None,
@@ -190,7 +191,7 @@ class GradientReport:
             As in `fanin.check_gradient`.
         step, f_plus, f_minus : (n,) float64 or float, optional
             Shown in the records; `step` defaults to `eps`, the others to NaN.
-        error_estimate : (n,) float64 or float, optional
+        error_estimate : (n,) float64, float or function that returns it, optional
             The typical rounding error of each difference ``numeric - analytic``.
             By default that of a central difference of float64 values of the size of
             `f_plus` and `f_minus`; 0 if those are not given, which is right for
@@ -236,9 +237,7 @@ class GradientReport:
                 error_estimate = rounding_error(
                     self._f_plus, self._f_minus, 2 * self._step, np.finfo(float).eps
                 )
-        self._error = _vector(error_estimate, n)
-        if checked is not None:
-            self._error = np.where(checked, self._error, 0.0)
+        self._estimate = error_estimate
         self._status = np.zeros(n, np.int8) if status is None else status
         self._spans = [(name, where, tuple(shape)) for name, where, shape in blocks]
         if template is None:
@@ -267,11 +266,26 @@ class GradientReport:
     def __getattr__(self, name: str) -> Any:
         # The tables of a clean check, most of which nobody looks at.
         if name in _MADE_LATER and "_notes" in self.__dict__:
-            self._judge()
+            if name == "_error":
+                self._make_error()
+            else:
+                self._judge()
             return self.__dict__[name]
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}"
         )
+
+    def _make_error(self) -> None:
+        estimate = self._estimate
+        values = estimate() if callable(estimate) else estimate
+        error = _vector(values, self._analytic.size)
+        if self._checked is not None:
+            error = np.where(self._checked, error, 0.0)
+        self._error = error
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self._error  # made of what need not be possible to pickle
+        return self.__dict__ | {"_estimate": None}
 
     def _find(self, verdict: str, sentence: str, blocks: Sequence[str] = ()) -> None:
         """Add what was found otherwise, about these arrays or about the whole."""
@@ -530,9 +544,9 @@ class GradientReport:
                 where=self._error[where] > 0,
             )
         estimates = np.where(np.isnan(estimates), math.inf, estimates)
-        keys: tuple[NDArray[Any], ...] = (-estimates, -self._score[where])
+        keys: list[NDArray[Any]] = [-estimates, -self._score[where]]
         if self._checked is not None:
-            keys = (*keys, ~self._checked[where])  # last what is not known
+            keys.append(~self._checked[where])  # last what is not known
         return np.lexsort(keys) + (where.start or 0)
 
     def _record(
