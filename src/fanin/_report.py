@@ -336,6 +336,10 @@ class GradientReport:
             self._sentences = _explanation.compose(self)
         return self._sentences
 
+    @diagnosis.setter
+    def diagnosis(self, sentences: list[str]) -> None:
+        self._sentences = sentences
+
     def _explain(
         self,
         theta: NDArray[np.float64] | None = None,
