@@ -152,18 +152,19 @@ def test_indices_that_make_no_sense_are_refused(indices, error, message):
 
 
 def test_a_second_look_stays_within_the_sample(rng):
+    """It moves other entries, for the noise and beside kinks; it judges none of them."""
     x = rng.normal(size=1000)
-    seen = set()
+    before = x.copy()
 
     def fun(x):
-        seen.update(np.flatnonzero(x != before).tolist())
         return np.float64(1e13) + x @ x  # all is rounding: every entry is examined
 
-    before = x.copy()
     report = check_gradient(fun, x, 2 * x, indices=[3, 500])
     assert report.verdict == "inconclusive"
-    # Beside those, at most 16 entries on two lines, to measure the noise.
-    assert len(seen) <= 2 + 2 * 16
+    assert report.n_checked == 2
+    assert np.flatnonzero(np.isfinite(report.numeric)).tolist() == [3, 500]
+    assert report.n_evaluations < 1000
+    np.testing.assert_array_equal(x, before)
 
 
 # --- what it can show ---------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_a_sampled_check_states_its_power():
     g = np.zeros(1_200_000)
     g[0] = 1
     report = check_gradient(lambda x: x[0], x, g, indices=200, rng=0)
-    assert report.diagnosis == [
+    assert report.diagnosis[-1:] == [
         "200 of 1.2 M checked: a fault in more than 1.5 % of the entries would be seen "
         "with 95 % probability"
     ]

@@ -11,7 +11,7 @@ from fanin._kernels._activations import ACTIVATIONS
 from fanin._kernels._losses import LOSSES
 from fanin._kernels._plan import KINDS
 
-N_PROBLEMS = 400
+N_PROBLEMS = 500
 
 
 def check(problem, **kwargs):

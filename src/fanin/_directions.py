@@ -184,7 +184,8 @@ class Directions(SecondLook):
         with np.errstate(all="ignore"):
             self.error = self.own_error + self._rounding()
         rms = _report.norm(self.analytic[block.where]) / math.sqrt(block.size)
-        outcome = self._look_again(b, j, rms)
+        self.ratio = np.zeros(self.n)
+        outcome = self._statuses(b, [j], rms)[0]
         self.status[i] = outcome
         return outcome
 
@@ -254,8 +255,19 @@ class Directions(SecondLook):
         if best is None:
             return _Along(analytic, math.nan, h2, math.inf, 0.0, size, False)
         if best.excess > 0:
-            best.kink = self._on_kink(found[::-1], analytic)
+            best.kink = self._between(found[::-1], analytic)
         return best
+
+    def _between(self, found: list[Slopes], a: float) -> bool:
+        """Whether the slopes disagree as on a kink, with the analytic one between."""
+        _, _, e, up, down = found[0]
+        _, _, _, up2, down2 = found[1]
+        # And what curvature adds to one-sided slopes.
+        curved = abs(up - up2) + abs(down - down2)
+        slack = _report.ALLOWANCE * e + min(curved, 0.01 * abs(up - down))
+        return (
+            self._is_broken(found) and min(up, down) - slack <= a <= max(up, down) + slack
+        )
 
     def _value(self, vector: NDArray[np.float64]) -> float:
         self.parameters.write(vector)

@@ -231,6 +231,8 @@ class Check(Directions):
         if not report.ok:
             self._examine(report)
             report = self._report(same)
+        if not report.ok:
+            self._finish(report)
         refuse_change(parameters, "fun")
         return report
 

@@ -171,17 +171,17 @@ def product_report(
         finally:
             parameters.restore()
         reports.append(report)
-    chosen = reports[0]
+    chosen, seen = reports[0], None
     for k, report in enumerate(reports):
         if not report.ok:
             chosen = report
             if k:
-                chosen.diagnosis.insert(
-                    0, f"seen with random cotangent {k + 1} of {n_cotangents}"
-                )
+                seen = f"seen with random cotangent {k + 1} of {n_cotangents}"
             break
     chosen.n_evaluations = 1 + sum(report.n_evaluations for report in reports)
     _check_linear(chosen, parameters, products, cotangents, gradients)
+    if seen is not None:
+        chosen.diagnosis = [seen, *chosen.diagnosis]
     return chosen
 
 

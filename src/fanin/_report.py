@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fanin import _explanation, _report_text
+from fanin._records import (
+    AGREES,
+    ALLOWANCE,
+    BLURRED,
+    KINK,
+    PLAIN,
+    UNRESOLVED,
+    WRONG,
+    BlockRecord,
+    DirectionRecord,
+    EntryRecord,
+)
+from fanin._report_text import ORDER, show
 from fanin._structure import rebuild
 
+if TYPE_CHECKING:
+    from fanin._diagnosis import Hypotheses
+    from fanin._taylor import Confirmation
+
 __all__ = [
+    "AGREES",
+    "ALLOWANCE",
+    "BLURRED",
+    "KINK",
+    "PLAIN",
+    "UNRESOLVED",
+    "WRONG",
     "BlockRecord",
     "DirectionRecord",
     "EntryRecord",
@@ -21,26 +46,12 @@ __all__ = [
     "GradientReport",
 ]
 
-# How many error estimates an entry may differ by before rounding no longer
-# explains it. The estimate is a typical size; the largest of 10^6 normal errors is
-# 5 of those, and an estimate from a few evaluations may be half of the true one.
-ALLOWANCE = 10.0
-
-# What a re-examined entry was found to be (see `GradientReport._from_vectors`).
-PLAIN, AGREES, KINK, BLURRED, UNRESOLVED, WRONG = range(6)
-
 # What `_judge` makes, and a clean report has only when it is asked for.
 _MADE_LATER = frozenset(
-    ("relative_error", "diagnosis", "_blocks", "_error", "_excess", "_ratio", "_score")
-)
-
-# From the strongest finding to none.
-_ORDER = ("wrong", "suspicious", "inconclusive", "correct", "unchecked")
-
-_NAMED_RATIOS = (
-    (-1.0, "the sign is wrong"),
-    (2.0, "a factor 2 is missing, such as that of a square's derivative"),
-    (0.5, "there is a factor 2 too many, such as that of a square's derivative"),
+    (
+        *("relative_error", "_said", "_blocks", "_excess", "_ratio", "_score"),
+        *("_wrong", "_error"),
+    )
 )
 
 
@@ -54,111 +65,6 @@ class GradientError(AssertionError):
     """
 
     report: GradientReport | None = None
-
-
-@dataclass(frozen=True)
-class EntryRecord:
-    """One entry of the gradient, analytic against numeric.
-
-    Attributes
-    ----------
-    name : str
-        The array that holds the entry.
-    index : tuple of int
-        Its index in that array.
-    analytic, numeric : float
-        The two values.
-    absolute, relative : float
-        ``|numeric - analytic|``, and that over ``|numeric| + |analytic|``.
-    step : float
-        Half the distance of the two points at which the function was evaluated.
-    f_plus, f_minus : float
-        The function's values there (NaN where they were not kept).
-    error_estimate : float
-        The typical rounding error of `numeric` (and of `analytic`).
-    """
-
-    name: str
-    index: tuple[int, ...]
-    analytic: float
-    numeric: float
-    absolute: float
-    relative: float
-    step: float
-    f_plus: float
-    f_minus: float
-    error_estimate: float
-
-
-@dataclass(frozen=True)
-class DirectionRecord:
-    """One random directional derivative, analytic against numeric.
-
-    Attributes
-    ----------
-    analytic, numeric : float
-        The product of the analytic gradient with the direction, a unit vector on the
-        scale ``max(1, |theta|)`` of the entries, and the difference quotient along it.
-    absolute, relative : float
-        ``|numeric - analytic|``, and that over ``|numeric| + |analytic|``.
-    step : float
-        Half the distance of the two points, in that scale.
-    error_estimate : float
-        The typical error of `numeric` (and of `analytic`).
-    verdict : {"correct", "suspicious", "wrong", "inconclusive"}
-        Whether both agree. "wrong" if the entry that is at fault was found, too:
-        it is then one of the report's entries.
-    """
-
-    analytic: float
-    numeric: float
-    absolute: float
-    relative: float
-    step: float
-    error_estimate: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class BlockRecord:
-    """One array of the parameters.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        Its shape; `n` is the number of entries.
-    n : int
-        The number of entries.
-    relative_error : float
-        ``||numeric - analytic|| / (||numeric|| + ||analytic||)`` over the array.
-    verdict : {"correct", "suspicious", "wrong", "inconclusive", "unchecked"}
-        By the rule that `fanin.check_gradient` states; "unchecked" if none of its
-        entries was looked at.
-    n_wrong : int
-        The entries whose difference is beyond what rounding explains.
-    analytic_norm, numeric_norm : float
-        The Euclidean norms of the two gradients.
-    hidden : float
-        The relative error that rounding could hide in this array.
-    worst : EntryRecord or None
-        The most wrong entry; None for an empty array.
-    n_checked : int
-        The entries that were checked, which alone enter the other numbers.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    n: int
-    relative_error: float
-    verdict: str
-    n_wrong: int
-    analytic_norm: float
-    numeric_norm: float
-    hidden: float
-    worst: EntryRecord | None
-    n_checked: int = -1
 
 
 def norm(values: NDArray[np.float64]) -> float:
@@ -206,7 +112,6 @@ class GradientReport:
 
     relative_error: float
     verdict: str
-    diagnosis: list[str]
     _notes: list[str]
     _estimate: Any
     eps: float
@@ -227,6 +132,15 @@ class GradientReport:
     _excess: NDArray[np.float64]
     _ratio: NDArray[np.float64]
     _score: NDArray[np.float64]
+    # Which entries are wrong, and by what factor an array is, if by one.
+    _wrong: NDArray[np.bool_]
+    _said: dict[str, list[str]]
+    # What the diagnosis knows beside the numbers; see `_explain`.
+    _theta: NDArray[np.float64] | None
+    _hypotheses: Hypotheses | None
+    _found: list[str]
+    _confirmed: list[str]
+    _sentences: list[str] | None
     _blocks: dict[str, BlockRecord]
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
@@ -341,10 +255,12 @@ class GradientReport:
         self.elapsed = elapsed
         self._deterministic = deterministic
         self._notes = list(notes)
+        self._theta, self._hypotheses = None, None
+        self._found, self._confirmed, self._sentences = [], [], None
         if clean and not directions and deterministic:
             self.verdict = "correct"
         else:
-            self._judge(self._notes)
+            self._judge()
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -353,7 +269,7 @@ class GradientReport:
             if name == "_error":
                 self._make_error()
             else:
-                self._judge(self._notes)
+                self._judge()
             return self.__dict__[name]
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}"
@@ -361,57 +277,102 @@ class GradientReport:
 
     def _make_error(self) -> None:
         estimate = self._estimate
-        error = _vector(estimate() if callable(estimate) else estimate, self.n_total)
+        values = estimate() if callable(estimate) else estimate
+        error = _vector(values, self._analytic.size)
         if self._checked is not None:
             error = np.where(self._checked, error, 0.0)
         self._error = error
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self._error  # made of what need not be possible to pickle
+        return self.__dict__ | {"_estimate": None}
 
     def _find(self, verdict: str, sentence: str, blocks: Sequence[str] = ()) -> None:
         """Add what was found otherwise, about these arrays or about the whole."""
         self._scores()  # (the tables are made before they are changed)
         for name in blocks:
             record = self._blocks[name]
-            worse = min(record.verdict, verdict, key=_ORDER.index)
+            worse = min(record.verdict, verdict, key=ORDER.index)
             self._blocks[name] = replace(record, verdict=worse)
-        self.verdict = min(self.verdict, verdict, key=_ORDER.index)
-        self.diagnosis.insert(0, sentence)
+        self.verdict = min(self.verdict, verdict, key=ORDER.index)
+        self._found.insert(0, sentence)
+        self._sentences = None
 
     # -- the verdict ---------------------------------------------------------------
 
-    def _judge(self, notes: list[str]) -> None:
+    def _judge(self) -> None:
         a, x = self._analytic, self._numeric
         # Entries by how wrong they are, each on the scale of its own array.
         self._excess = np.zeros(a.size)
         self._ratio = np.zeros(a.size)
         self._score = np.zeros(a.size)
+        self._wrong = np.zeros(a.size, np.bool_)
         finite = np.isfinite(a) & np.isfinite(x)
         largest = _largest(a[finite], x[finite])
         both = norm(_scaled(a[finite], largest)) + norm(_scaled(x[finite], largest))
         whole = (largest, both)
         self.relative_error = _relative(a, x) if finite.all() else math.nan
         found: dict[str, BlockRecord] = {}
-        said: list[str] = []
+        self._said = {}
         for name, where, shape in self._spans:
-            record, sentences = self._judge_block(name, where, shape, whole)
-            found[name] = record
-            said += sentences
+            found[name], self._said[name] = self._judge_block(name, where, shape, whole)
         self._blocks = found
         self.verdict = min(
             (record.verdict for record in found.values()),
-            key=_ORDER.index,
+            key=ORDER.index,
             default="correct",
         )
         for direction in self.directions:
-            self.verdict = min(self.verdict, direction.verdict, key=_ORDER.index)
+            self.verdict = min(self.verdict, direction.verdict, key=ORDER.index)
         if not self._deterministic:
             self.verdict = "inconclusive"
-            said.insert(
-                0,
-                "random: two evaluations at the same point differ, so no difference "
-                "of values means anything; freeze the random numbers (seed, dropout "
-                "mask) and check again",
+
+    # -- the diagnosis -------------------------------------------------------------
+
+    @property
+    def diagnosis(self) -> list[str]:
+        """Plain sentences that say what is wrong, or what limits the check."""
+        if self._sentences is None:
+            self._sentences = _explanation.compose(self)
+        return self._sentences
+
+    @diagnosis.setter
+    def diagnosis(self, sentences: list[str]) -> None:
+        self._sentences = sentences
+
+    def _explain(
+        self,
+        theta: NDArray[np.float64] | None = None,
+        *,
+        confirmations: Mapping[str, Confirmation] | None = None,
+        hypotheses: Hypotheses | None = None,
+    ) -> None:
+        """Take in what is known beside the numbers, and write the diagnosis.
+
+        Parameters
+        ----------
+        theta : (n,) float64, optional
+            The parameters: a penalty on them is recognized.
+        confirmations : mapping, optional
+            Of `_taylor.confirm`: what remainders say of the arrays that are wrong.
+        hypotheses : callable, optional
+            ``hypotheses(name)`` returns a dict: sentences, each with the gradient of
+            that array under the mistake that the sentence names.
+        """
+        self._scores()  # (the tables are made before they are changed)
+        if confirmations:
+            _explanation.confirm(self, confirmations)
+            self.verdict = min(
+                (
+                    *(record.verdict for record in self._blocks.values()),
+                    *(direction.verdict for direction in self.directions),
+                ),
+                key=ORDER.index,
             )
-        self.diagnosis = said + notes
+        self._theta, self._hypotheses = theta, hypotheses
+        self._sentences = _explanation.compose(self)
+        # Kept no longer: a report is to be stored and pickled.
+        self._theta = self._hypotheses = None
 
     def _judge_block(
         self,
@@ -473,7 +434,7 @@ class GradientReport:
             verdict = "wrong"
             index = _first(broken, shape)
             said.append(
-                f"{name}: the analytic gradient is not finite at {_show(index)} "
+                f"{name}: the analytic gradient is not finite at {show(index)} "
                 f"({_count(broken)}), where the function is"
             )
         elif beyond >= high or worst_ratio >= high:
@@ -486,7 +447,7 @@ class GradientReport:
             verdict = "inconclusive"
             undecided = status == UNRESOLVED
             said.append(
-                f"{name}: no step decides {_show(_first(undecided, shape))} "
+                f"{name}: no step decides {show(_first(undecided, shape))} "
                 f"({_count(undecided)}): the differences depend on the step as much as "
                 "they differ from the analytic gradient; try another eps than "
                 f"{self.eps:g}"
@@ -518,21 +479,27 @@ class GradientReport:
             index = _first(unknown, shape)
             said.append(
                 f"{name}: the function is not finite, or overflows, near "
-                f"{_show(index)} ({_count(unknown)})"
+                f"{show(index)} ({_count(unknown)})"
             )
         if (status == KINK).any():
             kinks = status == KINK
+            rest = ""
+            if not (size[~kinks] > 0).any():
+                rest = (
+                    "; that is all of this array, so that little is known of it: "
+                    "check at a point that is off the kinks"
+                )
             said.append(
                 f"{name}: {_count(kinks)} on a kink, the first at "
-                f"{_show(_first(kinks, shape))}: the slopes on both sides disagree and "
-                "the analytic value lies between them; left out of the verdict"
+                f"{show(_first(kinks, shape))}: the slopes on its sides disagree, "
+                f"which explains the analytic value; left out of the verdict{rest}"
             )
         if not self._deterministic:
             verdict, said = "inconclusive", []
         if n == 0 and a.size:
             verdict, said = "unchecked", []
-        if verdict in ("wrong", "suspicious") and not broken.any():
-            said[:0] = _explain_ratio(name, a1, x1, e1, counted)
+        if verdict in ("wrong", "suspicious"):
+            self._wrong[where] = counted
 
         record = BlockRecord(
             name=name,
@@ -733,6 +700,44 @@ class GradientReport:
             "directions": [_json(asdict(record)) for record in self.directions],
         }
 
+    def plot(self, *, figure: Any = None) -> Any:
+        """Draw numeric against analytic entries, and the errors by array.
+
+        One panel for each array (of the most wrong, if there are many) with both
+        gradients on axes that are linear around zero and logarithmic beyond, so that
+        small entries show beside large ones; and the relative error of every array
+        beside the thresholds, in the order of the parameters.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure, optional
+            Where to draw; by default a new figure of pyplot's.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure; nothing is shown or saved.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> from matplotlib.figure import Figure
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> report = fanin.check_gradient(lambda x: x @ x, x, -2 * x)
+        >>> figure = report.plot(figure=Figure())
+        >>> figure.axes[0].get_title(loc="left")
+        'params: wrong'
+        """
+        from fanin import _report_plot
+
+        return _report_plot.draw(self, figure)
+
     # -- printing ------------------------------------------------------------------
 
     @property
@@ -759,7 +764,7 @@ class GradientReport:
         assert worst is not None
         return (
             f"{self.verdict}: {first.name}{others}, {first.n_wrong} of {first.n} "
-            f"entries, worst at {_show(worst.index)}: analytic {worst.analytic:.6g}, "
+            f"entries, worst at {show(worst.index)}: analytic {worst.analytic:.6g}, "
             f"numeric {worst.numeric:.6g}"
         )
 
@@ -770,75 +775,8 @@ class GradientReport:
             for name, where, _ in self._spans
         }
 
-    def _rows(self, limit: int) -> tuple[list[list[str]], int]:
-        records = list(self.blocks.values())
-        if len(records) > limit:
-            worst_first = sorted(
-                range(len(records)),
-                key=lambda i: (_ORDER.index(records[i].verdict), i),
-            )
-            records = [records[i] for i in sorted(worst_first[:limit])]
-        rows = [
-            [
-                record.name,
-                "x".join(map(str, record.shape)) or "scalar",
-                f"{record.relative_error:.1e}",
-                f"{record.analytic_norm:.3g}",
-                f"{record.numeric_norm:.3g}",
-                str(record.n_wrong),
-                record.verdict,
-            ]
-            for record in records
-        ]
-        return rows, len(self.blocks) - len(rows)
-
-    _HEAD = (
-        "array",
-        "shape",
-        "relative error",
-        "|analytic|",
-        "|numeric|",
-        "wrong entries",
-        "verdict",
-    )
-    _ENTRY_HEAD = ("entry", "analytic", "numeric", "relative", "rounding")
-
-    def _entry_rows(self, k: int = 5) -> list[list[str]]:
-        if self.ok or not self._deterministic:
-            return []
-        return [
-            [
-                f"{record.name}{_show(record.index)}" if record.index else record.name,
-                f"{record.analytic:.8g}",
-                f"{record.numeric:.8g}",
-                f"{record.relative:.1e}",
-                f"{record.error_estimate:.0e}",
-            ]
-            for record in self.worst(k)
-        ]
-
-    def _foot(self) -> str:
-        checked = f"{self.n_checked} entries"
-        if self.n_checked != self.n_total:
-            checked = f"{self.n_checked} of {self.n_total} entries"
-        return (
-            f"{checked}, {self.n_evaluations} evaluations, {self.elapsed:.3g} s, "
-            f"eps {self.eps:g}, relative error {self.relative_error:.2g}"
-        )
-
     def __str__(self) -> str:
-        rows, left = self._rows(40)
-        lines = [self.summary, "", *_table(self._HEAD, rows)]
-        if left:
-            lines.append(f"... and {left} more arrays")
-        entries = self._entry_rows()
-        if entries:
-            lines += ["", *_table(self._ENTRY_HEAD, entries)]
-        if self.diagnosis:
-            lines += ["", *(f"- {sentence}" for sentence in self.diagnosis[:20])]
-            if len(self.diagnosis) > 20:
-                lines.append(f"- ... and {len(self.diagnosis) - 20} more findings")
-        return "\n".join([*lines, "", self._foot()])
+        return _report_text.as_text(self)
 
     def __repr__(self) -> str:
         return (
@@ -847,21 +785,7 @@ class GradientReport:
         )
 
     def _repr_html_(self) -> str:
-        import html  # for notebooks; not paid for at import
-
-        rows, left = self._rows(100)
-        parts = [f"<p><b>{html.escape(self.summary)}</b></p>"]
-        parts.append(_html_table(self._HEAD, rows))
-        if left:
-            parts.append(f"<p>... and {left} more arrays</p>")
-        entries = self._entry_rows()
-        if entries:
-            parts.append(_html_table(self._ENTRY_HEAD, entries))
-        if self.diagnosis:
-            items = "".join(f"<li>{html.escape(s)}</li>" for s in self.diagnosis)
-            parts.append(f"<ul>{items}</ul>")
-        parts.append(f"<p>{html.escape(self._foot())}</p>")
-        return "\n".join(parts)
+        return _report_text.as_html(self)
 
 
 def rounding_error(
@@ -908,51 +832,8 @@ def _relative(a: NDArray[np.float64], x: NDArray[np.float64]) -> float:
     return norm(x1 - a1) / (norm(x1) + norm(a1))
 
 
-def _explain_ratio(
-    name: str,
-    a: NDArray[np.float64],
-    x: NDArray[np.float64],
-    error: NDArray[np.float64],
-    counted: NDArray[np.bool_],
-) -> list[str]:
-    """Say so if numeric is a constant multiple of analytic where it is wrong."""
-    for where, which in ((slice(None), ""), (counted, " in the wrong entries")):
-        a1, x1, e1 = a[where], x[where], error[where]
-        square = float(np.dot(a1, a1))
-        if square == 0.0:
-            if norm(x1) > 0 and not which:
-                return [f"{name}: the analytic gradient is zero, the numeric is not"]
-            continue
-        c = float(np.dot(x1, a1)) / square
-        slack = 1e-3 * norm(x1) + ALLOWANCE * norm(e1)
-        if ALLOWANCE * norm(e1) > 0.1 * norm(x1 - a1):
-            continue  # too blurred to name a factor
-        if norm(x1) == 0.0 and not which:
-            return [f"{name}: the numeric gradient is zero, the analytic is not"]
-        if not math.isfinite(c) or norm(x1 - c * a1) > slack or c == 0.0:
-            continue
-        for value, why in _NAMED_RATIOS:
-            if abs(c - value) <= 1e-3 * abs(value):
-                return [f"{name}: numeric is {value:g} times analytic{which}: {why}"]
-        # One entry is always a multiple of one entry: only a known factor counts.
-        if a1.size < 2 or abs(c - 1) < 1e-2:
-            continue
-        for m, what in ((c, f"{round(c)}"), (1 / c, f"1/{round(1 / c)}")):
-            if abs(m) > 1.5 and abs(m - round(m)) <= min(0.01, 2e-3 * abs(m)):
-                return [
-                    f"{name}: numeric is {what} times analytic{which}: perhaps a sum "
-                    "for a mean, or a mean for a sum"
-                ]
-        return [f"{name}: numeric is {c:.6g} times analytic{which}"]
-    return []
-
-
 def _first(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(k) for k in np.unravel_index(int(np.argmax(mask)), shape))
-
-
-def _show(index: tuple[int, ...]) -> str:
-    return "[" + ", ".join(map(str, index)) + "]" if index else "its value"
 
 
 def _count(mask: NDArray[np.bool_]) -> str:
@@ -972,27 +853,3 @@ def _json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json(item) for item in value]
     return value
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if j == 0 or j == len(widths) - 1 else cell.rjust(width)
-            for j, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    lines.insert(1, "-" * len(max(lines, key=len)))
-    return lines
-
-
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    import html
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    top = f"<thead><tr>{line(head, 'th')}</tr></thead>"
-    return f"<table>{top}<tbody>{body}</tbody></table>"

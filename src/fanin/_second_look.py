@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fanin import _report
+from fanin import _report, _taylor
+from fanin._kinks import Kinks, Slopes, points, scalar
 from fanin._report import GradientReport
-from fanin._structure import Parameters
+
+__all__ = ["EPS32", "EPS64", "STEPS", "SecondLook", "points", "scalar"]
 
 EPS64 = float(np.finfo(np.float64).eps)
 EPS32 = float(np.finfo(np.float32).eps)
@@ -27,8 +28,9 @@ EPS32 = float(np.finfo(np.float32).eps)
 # the machine epsilon, where rounding (eps/h) and truncation (h^2) balance.
 STEPS = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): EPS32 ** (1 / 3)}
 
-# Entries that are examined again: in an array that is found wrong, and in all (or a
-# twelfth of them, which costs about as much as half of the check).
+# Entries that are examined again: of every array that is not found correct; and more
+# of it, if these are cleared, up to so many in all (or a twelfth of all there are,
+# which costs about as much as half of the check).
 AGAIN = 16
 AGAIN_IN_ALL = 64
 # The other steps they are examined with, as multiples of the first. 64 times 1e-7 is
@@ -37,89 +39,21 @@ FACTORS = (1 / 8, 1.0, 8.0, 64.0)
 LARGEST_STEP = 0.05
 
 
-def scalar(value: Any) -> float:
-    """Return what `fun` returned as a float, or say why it cannot be one."""
-    kind = type(value)
-    if kind is float:
-        return value  # type: ignore[no-any-return]
-    if kind is np.float64:
-        return float(value)
-    if isinstance(value, np.ndarray):
-        if value.size == 1 and value.dtype.kind in "fiu":
-            return float(value.item())
-        raise TypeError(
-            "fun must return a real scalar; got an array of shape "
-            f"{value.shape} and dtype {value.dtype}"
-        )
-    if not isinstance(
-        value, (bool, np.bool_, str, bytes, complex, np.complexfloating)
-    ) and hasattr(value, "__float__"):
-        return float(value)
-    raise TypeError(f"fun must return a real scalar; got {kind.__name__}")
+class SecondLook(Kinks):
+    """What a check knows of a function, and how to look at its entries again."""
 
-
-def points(
-    theta: NDArray[np.float64],
-    step: NDArray[np.float64] | float,
-    dtype: np.dtype[Any],
-    coarse: bool = False,
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """Return the representable points on both sides, and how far they are apart.
-
-    `coarse`: no step is below 16 times the spacing of the float64 numbers there.
-    """
-    with np.errstate(over="ignore", under="ignore"):
-        if coarse and dtype == np.float64:
-            plus, minus = theta + step, theta - step
-            return plus, minus, plus - minus
-        here = theta.astype(dtype)
-        plus = (theta + step).astype(dtype)
-        minus = (theta - step).astype(dtype)
-        # Never no step at all, however small eps is.
-        plus = np.where(plus > here, plus, np.nextafter(here, dtype.type(np.inf)))
-        minus = np.where(minus < here, minus, np.nextafter(here, dtype.type(-np.inf)))
-    return plus, minus, plus.astype(np.float64) - minus.astype(np.float64)
-
-
-class SecondLook:
-    """What `_Check` knows of a function, and how to look at its entries again."""
-
-    fun: Callable[[Any], Any]
-    parameters: Parameters
     thresholds: tuple[float, float]
-    n: int
-    n_evaluations: int
-    base: float  # the function at the point
-    epsilon: float  # the machine epsilon of its values
-    noise: float  # and how noisy they were found to be
-    # One for each entry:
-    step: NDArray[np.float64]
-    f_plus: NDArray[np.float64]
-    f_minus: NDArray[np.float64]
-    span: NDArray[np.float64]
-    analytic: NDArray[np.float64]
-    numeric: NDArray[np.float64]
-    own_error: NDArray[np.float64]
-    error: NDArray[np.float64]
-    status: NDArray[np.int8]
-    checked: NDArray[np.bool_] | None  # None: all of them
+    noise: float  # how noisy the function's values were found to be
+    ratio: NDArray[np.float64]
+    checked: NDArray[np.bool_] | None = None  # None: all of them
+    # The gradient, flat, at the parameters as they are now; None if it is no function.
+    gradient_at: Callable[[], NDArray[np.float64]] | None = None
 
     def _block_of(self, i: int) -> int:
         for b, block in enumerate(self.parameters.blocks):
             if block.where.start <= i < block.where.stop:
                 return b
         raise IndexError(i)
-
-    def _at(self, changes: list[tuple[int, int, float, float]]) -> float:
-        """Evaluate with some entries changed: (block, entry, value, old value)."""
-        slots = self.parameters.slots
-        for b, j, value, _ in changes:
-            slots[b][j] = value
-        found = scalar(self.fun(self.parameters.structure))
-        for b, j, _, old in changes:
-            slots[b][j] = old
-        self.n_evaluations += 1
-        return found
 
     def _measure_noise(self) -> float:
         """Return the standard deviation of the noise in f (Moré & Wild 2011, sec. 4).
@@ -177,37 +111,134 @@ class SecondLook:
         records = [r for r in report.blocks.values() if r.verdict != "correct"]
         # The strongest findings first, should the budget not reach all.
         scores = report._scores()
+        self.ratio = report._ratio
         records.sort(key=lambda record: -scores[record.name])
         by_name = {block.name: b for b, block in enumerate(self.parameters.blocks)}
         for record in records:
             b = by_name[record.name]
             where = self.parameters.blocks[b].where
             excess = report._excess[where]
-            flagged = np.flatnonzero((excess > 0) & np.isfinite(self.numeric[where]))
+            flagged = self._in_question(record, excess)
             if flagged.size == 0:
-                if not np.isfinite(self.numeric[where]).all():
-                    continue
-                flagged = np.arange(record.n)  # rounding hides all of it
-                if self.checked is not None:
-                    flagged = np.flatnonzero(self.checked[where])
+                continue
             # The numeric norm may be the step's own nonsense.
             rms = record.analytic_norm / math.sqrt(max(1, record.n_checked))
             outcomes: list[int] = []
-            by_ratio = flagged[np.argsort(-report._ratio[where][flagged])]
-            by_excess = flagged[np.argsort(-excess[flagged])]
-            both = np.stack([by_ratio, by_excess], axis=1).ravel().tolist()
-            for j in dict.fromkeys(both):
-                if budget == 0:
-                    break
+            for first in range(0, flagged.size, AGAIN):
                 # Enough if the array is wrong; to clear it, all must be cleared.
-                if len(outcomes) >= AGAIN and _report.WRONG in outcomes:
+                if _report.WRONG in outcomes or (first > 0 and budget <= 0):
                     break
-                budget -= 1
-                outcomes.append(self._look_again(b, j, rms))
-                self.status[where.start + j] = outcomes[-1]
-            rest = flagged[self.status[where][flagged] == _report.PLAIN] + where.start
-            if rest.size and outcomes and _report.WRONG not in outcomes:
-                self._infer(rest, outcomes, record.relative_error)
+                entries = flagged[first : first + AGAIN].tolist()
+                budget -= len(entries)
+                found = self._statuses(b, entries, rms)
+                self.status[where][entries] = found
+                outcomes += found
+            rest = flagged[self.status[where][flagged] == _report.PLAIN]
+            if rest.size and _report.WRONG not in outcomes:
+                if _report.KINK in outcomes:
+                    self._infer_kinks(rest + where.start)
+                    rest = rest[self.status[where][rest] == _report.PLAIN]
+                rest = rest[excess[rest] > 0]
+                self._infer(rest + where.start, outcomes, record.relative_error)
+            self._revoke(b, flagged)
+
+    def _finish(self, report: GradientReport) -> None:
+        """Confirm what is found wrong without a step, and write the diagnosis."""
+        arrays = []
+        scores = report._scores()
+        for block in sorted(self.parameters.blocks, key=lambda b: -scores[b.name]):
+            record = report.blocks[block.name]
+            if record.verdict in ("wrong", "suspicious") and record.worst is not None:
+                worst = np.ravel_multi_index(record.worst.index, record.shape)
+                wrong = report._wrong[block.where]
+                arrays.append((block.name, block.where, wrong, int(worst)))
+        try:
+            confirmations = _taylor.confirm(
+                _taylor.Function(
+                    value=self._value_at,
+                    place=self._representable,
+                    theta=self.parameters.vector,
+                    base=self.base,
+                    epsilon=self.epsilon,
+                    noise=self.noise,
+                ),
+                self.analytic,
+                self.numeric,
+                arrays,
+            )
+        finally:
+            self.parameters.restore()
+        if arrays and self._is_stale():
+            report._notes.append(
+                "grad returns the same values at other parameters: it is stale, "
+                "computed before and kept, or it does not look at its argument"
+            )
+        report.n_evaluations = self.n_evaluations
+        report._explain(self.parameters.vector, confirmations=confirmations)
+
+    def _is_stale(self) -> bool:
+        """Whether a gradient function does not follow parameters that matter to it."""
+        if self.gradient_at is None:
+            return False
+        size = np.maximum(1.0, np.abs(self.parameters.vector))
+        moved = self._representable(self.parameters.vector + 1e-2 * size)
+        try:
+            self.parameters.write(moved)
+            there = self.gradient_at()
+        except Exception:  # at a point that nobody asked for it may refuse to work
+            return False
+        finally:
+            self.parameters.restore()
+        if not np.array_equal(there, self.analytic):
+            return False
+        # (The gradient of a linear function is the same everywhere.)
+        direction = self.step / np.sqrt(self.n)
+        slopes = []
+        try:
+            for point in (self.parameters.vector, moved):
+                values = [
+                    self._value_at(self._representable(point + sign * 100 * direction))
+                    for sign in (1.0, -1.0)
+                ]
+                slopes.append(values[0] - values[1])
+        finally:
+            self.parameters.restore()
+        change = abs(slopes[1] - slopes[0])
+        value = self.epsilon * max(abs(self.base), *map(abs, values)) + self.noise
+        return change > 100 * value + 1e-6 * max(map(abs, slopes))
+
+    def _value_at(self, point: NDArray[np.float64]) -> float:
+        self.parameters.write(point)
+        return self._at([])
+
+    def _representable(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        for block in self.parameters.blocks:
+            if block.dtype != np.float64:
+                point[block.where] = point[block.where].astype(block.dtype)
+        return point
+
+    def _in_question(
+        self, record: _report.BlockRecord, excess: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """Return the entries of an array to look at, the most doubtful first."""
+        block = next(b for b in self.parameters.blocks if b.name == record.name)
+        where = block.where
+        finite = np.isfinite(self.numeric[where])
+        if self.checked is not None:
+            finite &= self.checked[where]
+        flagged = np.flatnonzero((excess > 0) & finite)
+        ratio = self.ratio[where]
+        by_ratio = flagged[np.argsort(-ratio[flagged])]
+        by_excess = flagged[np.argsort(-excess[flagged])]
+        both = np.stack([by_ratio, by_excess], axis=1).ravel()
+        # And what rounding hides, those that it moves most first: a kink beside the
+        # point moves a gradient as rounding does.
+        error = _report.ALLOWANCE * self.error[where]
+        size = np.abs(self.analytic[where]) + np.abs(self.numeric[where])
+        hidden = np.flatnonzero((error > self.thresholds[1] * size) & finite)
+        both = np.concatenate([both, hidden[np.argsort(-error[hidden])]])
+        _, first = np.unique(both, return_index=True)
+        return both[np.sort(first)]
 
     def _infer(
         self, rest: NDArray[np.intp], outcomes: list[int], relative_error: float
@@ -221,19 +252,34 @@ class SecondLook:
         self.status[rest] = (
             _report.BLURRED if _report.BLURRED in outcomes else _report.UNRESOLVED
         )
-        if _report.KINK in outcomes:
-            half = self.span[rest] / 2
-            slopes = np.stack(
-                [self.f_plus[rest] - self.base, self.base - self.f_minus[rest]]
-            )
-            slopes /= half
-            slack = _report.ALLOWANCE * self.error[rest]
-            a = self.analytic[rest]
-            between = (slopes.min(0) - slack <= a) & (a <= slopes.max(0) + slack)
-            self.status[rest[between]] = _report.KINK
 
-    def _look_again(self, b: int, j: int, rms: float) -> int:
-        """Examine one entry with other steps; return its status."""
+    def _statuses(self, b: int, entries: list[int], rms: float) -> list[int]:
+        """Examine entries of one array with other steps; return their statuses."""
+        looks = [self._look_again(b, j, rms) for j in entries]
+        found = [outcome for outcome, _ in looks]
+        doubt = [
+            (k, j, slopes)
+            for k, (j, (_, slopes)) in enumerate(zip(entries, looks, strict=True))
+            if slopes is not None
+        ]
+        for first in range(0, len(doubt), 4):
+            some = doubt[first : first + 4]
+            kinks = self._within_kinks(
+                b, [j for _, j, _ in some], [slopes for _, _, slopes in some]
+            )
+            for (k, _, _), kink in zip(some, kinks, strict=True):
+                if kink:
+                    found[k] = int(_report.KINK)
+            # The array is wrong: no need to know what else there is.
+            if any(found[k] == _report.WRONG for k, _, _ in some):
+                break
+        return found
+
+    def _look_again(self, b: int, j: int, rms: float) -> tuple[int, Slopes | None]:
+        """Examine one entry with other steps; return its status.
+
+        And, unless that is settled, what shows whether it is on a kink.
+        """
         block = self.parameters.blocks[b]
         i = block.where.start + j
         theta = self.parameters.vector[i]
@@ -272,7 +318,7 @@ class SecondLook:
                 )
             )
         if not found:
-            return int(_report.UNRESOLVED)
+            return int(_report.UNRESOLVED), None
 
         estimates = [(x, e) for _, x, e, _, _ in found]
         # Two steps cancel the h^2 term of the truncation error (Richardson).
@@ -305,42 +351,40 @@ class SecondLook:
             and (e <= coarse or abs(x - a) <= original / 4)
             for x, e in agree
         ):
-            return int(_report.AGREES)
+            return int(_report.AGREES), None
         # Values at two steps that agree with each other, not with the analytic one.
-        if self._on_kink(found, a):
-            return int(_report.KINK)
+        _, _, e, up, down = found[0]
+        broken = self._is_broken(found)
+        slack_here = _report.ALLOWANCE * e
+        if len(found) > 1:  # what curvature adds to one-sided slopes
+            _, _, _, up2, down2 = found[1]
+            curved = abs(up - up2) + abs(down - down2)
+            slack_here += min(curved, 0.01 * abs(up - down))
+        if broken and min(up, down) - slack_here <= a <= max(up, down) + slack_here:
+            return int(_report.KINK), None
+        kink = (up, down, e, broken)
         for (_, x, e, _, _), (_, x2, e2, _, _) in pairwise(found):
             between = abs(x - x2) + e + e2
             nearest = min(abs(x - a), abs(x2 - a))
             if nearest > max(slack(e), slack(e2), 2 * between):
-                return int(_report.WRONG)
+                return int(_report.WRONG), kink
         # A gradient near zero: no estimate shows it, but one shows that it is small
         # beside the array's typical entry, or the difference seen first.
         if any(slack(e) <= max(1e-3 * original, high * rms) for _, e in agree):
-            return int(_report.AGREES)
-        return int(_report.BLURRED if agree else _report.UNRESOLVED)
+            return int(_report.AGREES), None
+        return int(_report.BLURRED if agree else _report.UNRESOLVED), kink
 
-    def _on_kink(
-        self, found: list[tuple[float, float, float, float, float]], a: float
-    ) -> bool:
+    @staticmethod
+    def _is_broken(found: list[tuple[float, float, float, float, float]]) -> bool:
         """Whether the slopes on both sides are not those of one smooth function.
 
         Of a smooth function the slopes differ by h f'', so that a step eight times
-        as large makes the difference eight times as large. A kink on one side
-        leaves the slope on the other side what it is: the analytic value must be
-        one of both, or lie between them, at the smallest step.
+        as large makes the difference eight times as large.
         """
-        broken = False
         for (h, _, e, up, down), (h2, _, e2, up2, down2) in pairwise(found):
             jump, jump2 = abs(up - down), abs(up2 - down2)
             expected = jump2 * (h / h2)
             slack = _report.ALLOWANCE * (e + e2) + 0.1 * max(expected, jump)
-            broken = broken or abs(jump - expected) > slack
-        _, _, e, up, down = found[0]
-        slack = _report.ALLOWANCE * e
-        if len(found) > 1:  # what curvature adds to one-sided slopes
-            _, _, _, up2, down2 = found[1]
-            curved = abs(up - up2) + abs(down - down2)
-            slack += min(curved, 0.01 * abs(up - down))
-        low, high = sorted((up, down))
-        return broken and low - slack <= a <= high + slack
+            if abs(jump - expected) > slack:
+                return True
+        return False

@@ -233,6 +233,10 @@ def check_gradient(
             fun, parameters, eps, method, vectorized, n_threads
         )
         analytic, unit = _analytic(grad, parameters)
+        if callable(grad):
+            looked.gradient_at = lambda: flatten_gradient(
+                grad(parameters.structure), parameters
+            )[0]
         selection = None
         if indices is not None or directions or time_limit is not None:
             generator = check.generator(rng)

@@ -1,0 +1,291 @@
+"""What the diagnosis says, from numbers alone; each test of its can fail."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from fanin import GradientReport, check_gradient
+from fanin._diagnosis import first_layer, layer_of
+
+
+def report_of(analytic, numeric, theta=None, hypotheses=None, **options):
+    """A report of arrays by name; `numeric` is known to 1e-9 of its largest entry."""
+    blocks, start = [], 0
+    for name, values in numeric.items():
+        blocks.append((name, slice(start, start + values.size), values.shape))
+        start += values.size
+
+    def flat(arrays):
+        return np.concatenate([arrays[name].ravel() for name in numeric])
+
+    options.setdefault("eps", 1e-7)
+    options.setdefault("error_estimate", 1e-9 * np.abs(flat(numeric)).max())
+    report = GradientReport._from_vectors(
+        flat(analytic), flat(numeric), blocks, **options
+    )
+    if theta is not None or hypotheses is not None:
+        report._explain(None if theta is None else flat(theta), hypotheses=hypotheses)
+    return report
+
+
+def said(analytic, numeric, **options):
+    """What is said of one array; its numeric values are given some rounding."""
+    rng = np.random.default_rng(0)
+    size = np.abs(numeric).max()
+    noisy = numeric + 1e-10 * size * rng.standard_normal(numeric.shape)
+    theta = options.pop("theta", None)
+    return report_of(
+        {"W": analytic},
+        {"W": noisy},
+        theta=None if theta is None else {"W": theta},
+        **options,
+    ).diagnosis
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(5).standard_normal((6, 4))
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_patterns_at_any_scale(x, scale):
+    x = scale * x
+    square = x[:4]
+    limit = np.sort(np.abs(x).ravel())[-5]
+    for analytic, numeric, words in [
+        (-x, x, "numeric is -1 times analytic: the sign is wrong"),
+        (-x / 2, x, "numeric is -2 times analytic: the sign is wrong, and a factor 2"),
+        (x / 7, x, "numeric is 7 times analytic: perhaps a sum for a mean"),
+        (-x * 7, x, "mean for a sum (and of the wrong sign)"),
+        (square.T, square, "is the transpose of the numeric one"),
+        (x.T.reshape(6, 4), x, "has the entries of its transpose"),
+        (x.ravel().reshape(4, 6).T, x, "has the entries of its transpose"),
+        (x[::-1], x, "has the order of its rows reversed"),
+        (x[:, ::-1], x, "has the order of its columns reversed"),
+        (x[::-1, ::-1], x, "has the order of its rows and columns reversed"),
+        (np.roll(x, 2, 0), x, "is shifted by 2 among its rows, towards the end"),
+        (np.roll(x, -1, 1), x, "is shifted by 1 among its columns, towards the begin"),
+        (x[[1, 0, 2, 3, 4, 5]], x, "rows permuted: rows 0 and 1 are exchanged"),
+        (x[:, [2, 0, 3, 1]], x, "has its columns permuted"),
+        (x + 0.1 * scale, x, "analytic is numeric plus "),
+        (np.clip(x, -limit, limit), x, "the analytic values are clipped at "),
+        (-np.abs(x), x, "all are negative, as if an absolute value were taken"),
+        (np.full_like(x, x.sum()), x, "is the sum of the whole array"),
+        (np.tile(x.mean(0), (6, 1)), x, "is the mean of its column"),
+        (np.repeat(x.sum(1, keepdims=True), 4, 1), x, "is the sum of its row"),
+        (x * [[1, -1, 1, -1]], x, "numeric is -1 times analytic in the wrong entries"),
+        (x * [[2, 0.3, -4, 5]], x, "each column is off by a factor of its own"),
+        (x * np.c_[[2, 3, 5, 7, 1.1, 2]], x, "each row is too large by a factor of"),
+    ]:
+        found = said(analytic, numeric)
+        assert found[0].startswith("W: ")
+        assert words in found[0], f"{words}: {found}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a[2, 1:2], "one entry is wrong, [2, 1]"),
+        (lambda a: a[3], "wrong in row 3, right elsewhere"),
+        (lambda a: a[:, 1:3], "wrong in columns 1, 2, right elsewhere"),
+        (lambda a: a[1:5], "wrong in rows 1 to 4, right elsewhere"),
+    ],
+)
+def test_the_place_of_what_is_wrong(x, change, words):
+    a = x.copy()
+    part = change(a)
+    part += np.random.default_rng(1).standard_normal(part.shape)
+    assert f"W: {words}" in said(a, x)
+
+
+def test_the_place_in_a_vector():
+    x = np.arange(1.0, 9.0)
+    a = x.copy()
+    a[2:5] = [0.5, -4.0, 9.0]
+    assert "W: wrong from [2] to [4], right elsewhere" in said(a, x)
+
+
+def test_a_penalty_is_named_with_its_coefficient(x):
+    theta = np.random.default_rng(2).standard_normal(x.shape)
+    assert said(x - 0.01 * theta, x, theta=theta)[0] == (
+        "W: numeric less analytic is 0.01 times the parameters: a penalty is missing "
+        "in the gradient"
+    )
+    found = said(x + 0.01 * np.sign(theta), x, theta=theta)[0]
+    assert "numeric less analytic is -0.01 times the parameters' signs" in found
+    found = said((x - 0.01 * theta) / 3.3, x, theta=theta)[0]
+    assert "numeric is 3.3 times analytic plus 0.01 times the parameters" in found
+
+
+def test_lost_digits_are_named(x):
+    options = {"thresholds": (1e-9, 1e-3), "error_estimate": 1e-12}
+    for dtype in ("float32", "float16"):
+        found = report_of({"W": x.astype(dtype)}, {"W": x}, **options).diagnosis
+        assert found[0] == f"W: the analytic values are rounded to {dtype}"
+    found = report_of({"W": x.round(2)}, {"W": x}, **options).diagnosis
+    assert found[0] == "W: the analytic values are rounded to 2 decimals"
+
+
+def test_another_arrays_gradient_is_named(x):
+    y = np.random.default_rng(3).standard_normal((4, 6))
+    numeric = {"W1": x, "W2": y}
+    found = report_of({"W1": y.reshape(6, 4), "W2": y}, numeric).diagnosis
+    assert "W1: the analytic gradient is that of W2" in found
+    found = report_of({"W1": y.T, "W2": y}, numeric).diagnosis
+    assert "W1: the analytic gradient is that of W2" in found
+
+
+def test_nothing_is_named_where_there_is_nothing():
+    """Noise of any size, over many shapes: no pattern, only a place."""
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        shape = tuple(rng.integers(3, 9, rng.integers(1, 3)))
+        x, theta = rng.standard_normal((2, *shape))
+        a = x + 10.0 ** rng.uniform(-4, 1) * rng.standard_normal(shape)
+        found = said(a, x, theta=theta)
+        found = [
+            s for s in found if "right elsewhere" not in s and "one entry" not in s
+        ]
+        assert found == [], f"{seed}: {found}"
+
+
+def test_a_pattern_among_kinks_is_found_in_the_rest(x):
+    from fanin._report import KINK
+
+    status = np.zeros(x.size, np.int8)
+    status[:5] = KINK
+    a = 3.7 * x
+    a.ravel()[:5] = 0.1
+    found = said(a, x, status=status)
+    assert any("numeric is 0.27027 times analytic" in s for s in found)
+    assert any("5 of 24 entries on a kink" in s for s in found)
+
+
+def test_what_has_no_effect_is_counted():
+    x = np.array([1.0, 2.0, 3.0])
+    unused = np.ones((2, 2))
+    report = check_gradient(
+        lambda p: p["x"][0] ** 2,
+        {"x": x, "unused": unused},
+        {"x": [2.0, 0.0, 0.0], "unused": np.zeros((2, 2))},
+    )
+    assert report.ok
+    assert report.diagnosis == [
+        "x: no effect of 2 of 3 entries: both gradients are exactly zero there",
+        "unused: no effect: the function does not depend on any of its 4 entries here, "
+        "by both gradients",
+    ]
+
+
+# -- what is known of the function -----------------------------------------------------
+
+
+def test_hypotheses_are_compared_and_not_believed(x):
+    other = np.random.default_rng(4).standard_normal(x.shape)
+    asked = []
+
+    def hypotheses(name):
+        asked.append(name)
+        return {"of another shape": other[:2], "it is mirrored": other}
+
+    report = report_of({"W": other}, {"W": x}, hypotheses=hypotheses)
+    assert "W: it is mirrored" in report.diagnosis
+    assert asked == ["W"]
+    report = report_of({"W": other + 0.1}, {"W": x}, hypotheses=hypotheses)
+    assert not any("mirrored" in sentence for sentence in report.diagnosis)
+    # The report is kept and sent: what it was made with is not part of it.
+    again = pickle.loads(pickle.dumps(report))
+    assert again.diagnosis == report.diagnosis
+
+
+# -- layers ----------------------------------------------------------------------------
+
+
+def test_arrays_belong_to_layers_by_their_names():
+    names = ["dense3.weight", "a.b.c", "W1", "b1", "weights12", "bias"]
+    assert [layer_of(n) for n in names] == ["dense3", "a.b", "1", "1", "12", "bias"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            "W1 b1",
+            "counted from the output, the gradient first goes wrong at W1 and b1",
+        ),
+        (
+            "W1 b1 W2",
+            "first goes wrong at W2; the layers after it are correct, and all",
+        ),
+        (
+            "W2",
+            "goes wrong at W2; the layers after it are correct; what it passes down",
+        ),
+        ("W3 W2 b2 W1 b1", "the gradient is wrong from the last layer on, at W3, and"),
+        ("b3", "the gradient is wrong from the last layer on, at b3; what it passes"),
+        ("", None),
+    ],
+)
+def test_the_first_layer_from_the_output_that_is_wrong(wrong, words):
+    names = ["W1", "b1", "W2", "b2", "W3", "b3"]
+    verdicts = {n: "wrong" if n in wrong.split() else "correct" for n in names}
+    found = list(first_layer(verdicts, frozenset(), common=False))
+    assert len(found) == (words is not None)
+    assert words is None or words in found[0]
+
+
+def test_no_layer_is_named_where_a_later_one_is_not_known():
+    verdicts = {"W1": "wrong", "W2": "inconclusive"}
+    assert list(first_layer(verdicts, frozenset(), common=False)) == []
+
+
+# -- the picture -----------------------------------------------------------------------
+
+
+def test_the_picture_has_a_panel_for_each_array_and_the_errors(x):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    numeric = {"W1": x, "b1": x[0], "W2": 1e-4 * x.T}
+    analytic = numeric | {"b1": -x[0]}
+    report = report_of(analytic, numeric)
+    figure = report.plot(figure=Figure())
+    panels, bars = figure.axes[:-1], figure.axes[-1]
+    titles = [ax.get_title(loc="left") for ax in panels]
+    assert titles == ["W1: correct", "b1: wrong", "W2: correct"]
+    drawn = panels[1].lines[0]
+    np.testing.assert_allclose(drawn.get_xdata(), x[0], rtol=1e-8)
+    np.testing.assert_allclose(drawn.get_ydata(), -x[0], rtol=1e-8)
+    assert bars.get_yscale() == "log"
+    heights = [bar.get_height() for bar in bars.patches]
+    assert heights[1] == pytest.approx(1.0)
+    assert max(heights[0], heights[2]) < 1e-7
+    figure.canvas.draw()  # what cannot be drawn would show only now
+
+
+def test_the_picture_shows_the_most_wrong_of_many_arrays():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    rng = np.random.default_rng(0)
+    numeric = {f"W{k}": rng.standard_normal(7) for k in range(60)}
+    analytic = numeric | {"W41": -numeric["W41"], "W3": numeric["W3"] * np.nan}
+    figure = report_of(analytic, numeric).plot(figure=Figure())
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert len(titles) == 9
+    assert "W41: wrong" in titles
+    assert "W3: wrong" in titles
+    assert "20 correct ones left out" in titles[-1]
+    figure.canvas.draw()
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    report = report_of({"W": np.ones(2)}, {"W": np.ones(2)})
+    with pytest.raises(ImportError, match=r'pip install "fanin\[plot\]"'):
+        report.plot()
