@@ -152,7 +152,7 @@ def test_indices_that_make_no_sense_are_refused(indices, error, message):
 
 
 def test_a_second_look_stays_within_the_sample(rng):
-    """It moves other entries, for the noise and beside kinks; it judges none of them."""
+    """It moves other entries, for noise and kinks; it judges none of them."""
     x = rng.normal(size=1000)
     before = x.copy()
 

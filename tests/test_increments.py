@@ -225,7 +225,7 @@ def test_changes_are_the_differences_of_the_twins_losses(seed, eps):
     chosen = np.zeros(at.theta.size, bool)
     chosen[rng.choice(at.theta.size, min(25, at.theta.size), replace=False)] = True
     step = eps * np.maximum(1.0, np.abs(at.theta))
-    plus, minus, span, _ = changes.run(step, 1, chosen)
+    plus, minus, span, _ = changes.run(step, 1, np.flatnonzero(chosen))
 
     expected = reference.loss_changes(
         net._specs(), at.theta, at.X, at.y, net.loss_function, step, chosen,

@@ -266,7 +266,8 @@ class Directions(SecondLook):
         curved = abs(up - up2) + abs(down - down2)
         slack = _report.ALLOWANCE * e + min(curved, 0.01 * abs(up - down))
         return (
-            self._is_broken(found) and min(up, down) - slack <= a <= max(up, down) + slack
+            self._is_broken(found)
+            and min(up, down) - slack <= a <= max(up, down) + slack
         )
 
     def _value(self, vector: NDArray[np.float64]) -> float:

@@ -40,6 +40,9 @@ CHUNK = 4096
 PIECE_SECONDS = 0.02
 
 Function = Callable[[Any], Any]
+# Takes the steps and fills f_plus, f_minus, their difference and the distance of the
+# points; returns which entries it has filled, and what is to be said of the others.
+Differences = Callable[..., tuple[NDArray[np.bool_], list[str]]]
 
 # Immutable types of exact value, kept as they are until the end of a chunk.
 _PLAIN_TYPES = (float, np.float64, np.float32)
@@ -469,7 +472,7 @@ class CompiledCheck(Check):
         fun: Function,
         parameters: Parameters,
         eps: float | None,
-        differences: Callable[..., None],
+        differences: Differences,
         gradient_noise: Callable[[], NDArray[np.float64]],
         error_estimate: NDArray[np.float64] | None = None,
         status: NDArray[np.int8] | None = None,
@@ -480,10 +483,13 @@ class CompiledCheck(Check):
         self.estimate, self.given_status = error_estimate, status
 
     def _differences(self, *_: Any) -> None:
-        self.difference = np.empty(self.n)
-        self.differences(
+        self.difference = np.full(self.n, math.nan)
+        checked, notes = self.differences(
             self.step, self.f_plus, self.f_minus, self.difference, self.span
         )
+        self.notes += notes
+        if not checked.all():
+            self.checked = checked
 
     def _quotient(self) -> NDArray[np.float64]:
         return self.difference / self.span

@@ -23,6 +23,8 @@ from fanin._kernels._losses import forward as loss_forward
 from fanin._kernels._operations import dropout_mask
 
 Array = NDArray[np.float64]
+# Is told how many entries more are done; returns True to stop.
+Tell = Callable[[int], bool]
 
 # Rows of a batch that are taken at a time, where no layer mixes them: their tables
 # and columns stay in a core's cache.
@@ -291,9 +293,13 @@ class LossChanges:
     # -- all parameters ----------------------------------------------------------------
 
     def _tasks(
-        self, selected: NDArray[np.bool_] | None
+        self, selected: NDArray[np.intp] | None
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return entries in the kernels' order, and where each task begins."""
+        chosen = None
+        if selected is not None:
+            chosen = np.zeros(self.theta.size, np.bool_)
+            chosen[selected] = True
         stretch = self.stretches[0]
         size = min(s.kernel.task_size for s in self.stretches)
         entries, counts = [], []
@@ -309,11 +315,11 @@ class LossChanges:
             if not groups:
                 continue
             table = np.concatenate(groups, axis=1)  # a row for each output column
-            if selected is None:
+            if chosen is None:
                 entries.append(table.ravel())
                 counts.append(np.full(n, table.shape[1]))
             else:
-                mask = selected[table]
+                mask = chosen[table]
                 entries.append(table[mask])
                 counts.append(mask.sum(axis=1))
         if not entries:
@@ -331,15 +337,14 @@ class LossChanges:
         self,
         step: Array,
         n_threads: int,
-        selected: NDArray[np.bool_] | None = None,
-        progress: Callable[[int], bool] | None = None,
+        selected: NDArray[np.intp] | None = None,
+        progress: Tell | None = None,
     ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
         """Return the changes of the loss under +step and -step.
 
         Of every entry, or those that are `selected`: changes up, changes down, the
         distance of the two points (NaN for entries left out), and whether a kink was
-        passed. ``progress(n)`` is told how many entries more are done, and stops the
-        rest by True.
+        passed.
         """
         n = self.theta.size
         plus, minus, span = np.zeros(n), np.zeros(n), np.full(n, np.nan)

@@ -149,7 +149,9 @@ class Kinks:
             if chosen.size == 0:
                 return kinks
             few = [entries[k] for k in chosen.tolist()]
-            wide, narrow = (self._slopes_between(b, few, scale) for scale in (1.0, 1 / 8))
+            wide, narrow = (
+                self._slopes_between(b, few, scale) for scale in (1.0, 1 / 8)
+            )
             # The spread of a smooth function shrinks eightfold.
             spread = np.ptp(narrow, axis=0)
             own = broken[chosen] | (
@@ -264,7 +266,10 @@ class Kinks:
             return
         few = kinks[np.argsort(-np.abs(a))[:4]]
         pieces = np.concatenate(
-            [self._slopes_between(b, (few - start).tolist(), scale) for scale in (1.0, 1 / 8)]
+            [
+                self._slopes_between(b, (few - start).tolist(), scale)
+                for scale in (1.0, 1 / 8)
+            ]
         )
         apart = np.abs(pieces - self.analytic[few]) > 1e-2 * np.abs(self.analytic[few])
         if apart.all():

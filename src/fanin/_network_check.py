@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fanin import _report, _threads
+from fanin import _report, _taylor, _threads
 from fanin import _validation as check
-from fanin._increments import Case, LossChanges
+from fanin._evaluate import Differences, progress_bar
+from fanin._increments import Case, LossChanges, Tell
 from fanin._kernels._perturb import central_differences
 from fanin._report import GradientReport
 from fanin._second_look import EPS64
+from fanin._selection import FIRST_ROUND, Entries, Selection
 from fanin._structure import Parameters, flatten_gradient
-from fanin.gradcheck import check_compiled
+from fanin.gradcheck import check_compiled, check_thresholds
 
 if TYPE_CHECKING:
     from fanin._kernels._plan import Plan
@@ -51,13 +53,25 @@ def check_network(
     gradient: NDArray[Any] | None,
     eps: float,
     method: str,
+    indices: Any,
     sample_weight: ArrayLike | None,
     training: bool,
     n_threads: int | None,
+    rng: Any,
+    time_limit: float | None,
+    progress: bool,
+    thresholds: tuple[float, float] | None,
 ) -> GradientReport:
     """Check a network's gradient; see `Network.check_gradient`."""
+    start = time.perf_counter()
     eps = check.real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
     method = check.choice(method, ("increments", "direct"), "method")
+    if time_limit is not None:
+        time_limit = check.real(time_limit, "time_limit", minimum=0, open_minimum=True)
+    if thresholds is None:
+        thresholds = THRESHOLDS[net.dtype]
+    thresholds = check_thresholds(thresholds)
+    generator = check.generator(rng)
     array, targets = net._batch(X, y)
     if gradient is None:
         # On one thread, as all passes of a check: the report's bits then do not
@@ -75,31 +89,110 @@ def check_network(
     at = _Point(net, array, targets, weights, training)
     base = at.loss()
     named = net.unflatten(at.theta), net.unflatten(np.asarray(gradient))
-    thresholds = THRESHOLDS[net.dtype]
-    differences = at.direct(threads)
+    parameters = Parameters(named[0])
+    work = Work(
+        Selection(indices, parameters, generator),
+        None if time_limit is None else start + time_limit,
+        progress,
+    )
     # Where the loss is not finite there is nothing to add a change to.
+    changes = None
     if method == "increments" and math.isfinite(base):
         changes = LossChanges(at.case(), at.theta)
-        if changes.exact:
-            return check_by_increments(
-                changes,
-                base,
-                *named,
-                at.gradient_noise,
-                digit=float(np.finfo(net.dtype).eps),
-                eps=eps,
-                thresholds=thresholds,
-                n_threads=threads,
-            )
-        differences = _rounded(changes, base, threads)
-    return check_compiled(
-        at.loss,
-        *named,
-        differences,
-        at.gradient_noise,
-        eps=eps,
-        thresholds=thresholds,
-    )
+    if changes is not None and changes.exact:
+        one = IncrementsCheck(
+            changes, at, parameters, named[1], eps, thresholds, threads
+        )
+        report = one.run(work, float(np.finfo(net.dtype).eps), base)
+    else:
+        report = check_compiled(
+            at.loss,
+            *named,
+            at.direct(work, threads)
+            if changes is None
+            else _rounded(changes, base, work, threads),
+            at.gradient_noise,
+            eps=eps,
+            thresholds=thresholds,
+        )
+    if not report.ok:
+        from fanin._network_hypotheses import NetworkHypotheses
+
+        report._explain(
+            at.theta,
+            hypotheses=NetworkHypotheses(
+                net, array, targets, sample_weight=weights, training=training
+            ),
+        )
+    report.elapsed = time.perf_counter() - start
+    return report
+
+
+class Work:
+    """Which entries are to be checked, until when, and who is told."""
+
+    def __init__(
+        self, selection: Selection, deadline: float | None, progress: bool
+    ) -> None:
+        self.selection, self.deadline = selection, deadline
+        self.progress = progress
+        self.timed_out = False
+
+    def do(
+        self, compute: Callable[[Entries | None, Tell | None], None], span: Array
+    ) -> NDArray[np.bool_]:
+        """Let `compute` take the entries; return which it has given a `span`.
+
+        ``compute(entries, tell)``, entries None for all, calls ``tell(n)`` now and
+        then, if that is not None, and ends when it returns True.
+        """
+        entries = self.selection.entries
+        if self.deadline is None and not self.progress:
+            compute(entries, None)
+            return np.isfinite(span)
+        total = span.size if entries is None else entries.size
+        bar = progress_bar(total) if self.progress else None
+
+        def tell(n: int) -> bool:
+            if bar is not None:
+                bar.update(n)
+            if self.deadline is not None and time.perf_counter() > self.deadline:
+                self.timed_out = True
+            return self.timed_out
+
+        try:
+            for some in [entries] if self.deadline is None else self._rounds():
+                compute(some, tell)
+                if self.timed_out:
+                    break
+        finally:
+            if bar is not None:
+                bar.close()
+        done = np.isfinite(span)
+        self.timed_out = self.timed_out and int(done.sum()) < total
+        return done
+
+    def _rounds(self) -> Iterator[Entries]:
+        """Yield the entries in a random order: first some of all arrays, then more."""
+        chosen, rng = self.selection, self.selection.rng
+        left = chosen.entries
+        size = max(FIRST_ROUND, len(chosen.sizes))
+        if left is None:
+            left = np.arange(int(chosen.sizes.sum()))
+        some = left
+        if left.size > size:
+            some = rng.choice(left, size, replace=False)
+            if chosen.entries is None:
+                some = chosen.sample(size)
+        left = rng.permutation(np.setdiff1d(left, some, assume_unique=True))
+        while some.size:
+            yield np.sort(some)
+            size *= 4
+            some, left = left[:size], left[size:]
+
+    def notes(self, checked: NDArray[np.bool_]) -> list[str]:
+        """Say what is not known of entries that were left out."""
+        return self.selection.notes(checked, self.timed_out)
 
 
 class _Point:
@@ -120,14 +213,19 @@ class _Point:
         # Without layers to which it matters the quicker pass will do.
         self.training = training and (net._mixes_rows or net._draws)
 
-    def mode(self, weights: Array | None) -> tuple[Any, ...]:
+    def mode(
+        self, weights: Array | None
+    ) -> tuple[Array, bool, tuple[int, int], int, Array | None]:
         """Return the arguments of a pass beside its arrays."""
         net = self.net
         return net._state, self.training, net._dropout_key, net._draw, weights
 
     def loss(self, _: object = None) -> float:
+        return self.loss_at(self.theta)
+
+    def loss_at(self, theta: Array) -> float:
         value, bad = self.plan.evaluate(
-            self.theta, self.X, self.y, None, 1, *self.mode(self.weights)
+            theta, self.X, self.y, None, 1, *self.mode(self.weights)
         )
         if bad >= 0:
             raise ValueError(self.net.loss_function.bad_target(self.y, bad))
@@ -147,25 +245,37 @@ class _Point:
             draw=net._draw,
         )
 
-    def direct(self, n_threads: int) -> Callable[..., None]:
+    def direct(self, work: Work, n_threads: int) -> Differences:
         """Return what computes differences by whole forward passes."""
 
         def differences(
             step: Array, f_plus: Array, f_minus: Array, difference: Array, span: Array
-        ) -> None:
-            central_differences(
-                self.plan,
-                self.theta,
-                self.X,
-                self.y,
-                step,
-                f_plus,
-                f_minus,
-                difference,
-                span,
-                n_threads,
-                *self.mode(self.weights),
-            )
+        ) -> tuple[NDArray[np.bool_], list[str]]:
+            def compute(entries: Entries | None, tell: Tell | None) -> None:
+                if entries is None:
+                    entries = np.arange(step.size)
+                piece = entries.size if tell is None else 16 * n_threads
+                for first in range(0, entries.size, max(1, piece)):
+                    some = entries[first : first + piece]
+                    central_differences(
+                        self.plan,
+                        self.theta,
+                        self.X,
+                        self.y,
+                        step,
+                        f_plus,
+                        f_minus,
+                        difference,
+                        span,
+                        n_threads,
+                        *self.mode(self.weights),
+                        entries=some,
+                    )
+                    if tell is not None and tell(some.size):
+                        break
+
+            checked = work.do(compute, span)
+            return checked, work.notes(checked)
 
         return differences
 
@@ -212,78 +322,68 @@ class _Point:
         return np.nan_to_num(noise, posinf=0.0)
 
 
-def _rounded(changes: LossChanges, base: float, n_threads: int) -> Callable[..., None]:
+def _rounded(
+    changes: LossChanges, base: float, work: Work, n_threads: int
+) -> Differences:
     """Return what computes differences by changes some of which were rounded."""
 
     def differences(
         step: Array, f_plus: Array, f_minus: Array, difference: Array, span: Array
-    ) -> None:
-        plus, minus, span[...], _ = changes.run(step, n_threads)
-        f_plus[...], f_minus[...] = base + plus, base + minus
-        difference[...] = plus - minus
+    ) -> tuple[NDArray[np.bool_], list[str]]:
+        def compute(entries: Entries | None, tell: Tell | None) -> None:
+            plus, minus, apart, _ = changes.run(step, n_threads, entries, tell)
+            done = np.isfinite(apart)
+            span[done] = apart[done]
+            f_plus[done], f_minus[done] = base + plus[done], base + minus[done]
+            difference[done] = plus[done] - minus[done]
+
+        checked = work.do(compute, span)
+        return checked, work.notes(checked)
 
     return differences
 
 
-def check_by_increments(
-    changes: LossChanges,
-    base: float,
-    parameters: Any,
-    gradient: Any,
-    gradient_noise: Callable[[], Array],
-    *,
-    digit: float,
-    eps: float,
-    thresholds: tuple[float, float],
-    n_threads: int,
-) -> GradientReport:
-    """Judge a gradient by changes of the loss that know all their digits.
+class IncrementsCheck:
+    """A check by changes of the loss that know all their digits."""
 
-    `base` is the loss itself, `digit` the epsilon of the arithmetic that the gradient
-    comes from, and ``gradient_noise()`` how far rounding was seen to move it.
-    """
-    start = time.perf_counter()
-    check = _Check(changes, base, parameters, gradient, eps, thresholds, n_threads)
-    report = check.run(digit, gradient_noise)
-    report.elapsed = time.perf_counter() - start
-    return report
-
-
-class _Check:
     def __init__(
         self,
         changes: LossChanges,
-        base: float,
-        parameters: Any,
+        at: _Point,
+        parameters: Parameters,
         gradient: Any,
         eps: float,
         thresholds: tuple[float, float],
         n_threads: int,
     ) -> None:
-        self.changes, self.base, self.eps = changes, base, eps
+        self.changes, self.at, self.eps = changes, at, eps
         self.thresholds, self.n_threads = thresholds, n_threads
-        self.parameters = Parameters(parameters)
-        self.analytic, _ = flatten_gradient(gradient, self.parameters, "gradient")
-        self.step = eps * np.maximum(1.0, np.abs(self.parameters.vector))
-        self.status = np.zeros(self.parameters.size, np.int8)
+        self.parameters, n = parameters, parameters.size
+        self.analytic, _ = flatten_gradient(gradient, parameters, "gradient")
+        self.step = eps * np.maximum(1.0, np.abs(parameters.vector))
+        self.status = np.zeros(n, np.int8)
+        self.plus, self.minus, self.span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        self.crossed = np.zeros(n, np.bool_)
         self.notes: list[str] = []
 
-    def run(self, digit: float, gradient_noise: Callable[[], Array]) -> GradientReport:
-        self.plus, self.minus, self.span, crossed = self.changes.run(
-            self.step, self.n_threads
-        )
-        self.n_evaluations = 2 * self.parameters.size
-        if crossed.any():
-            self._leave_kinks(crossed)
+    def run(self, work: Work, digit: float, base: float) -> GradientReport:
+        """Return the report; `digit` is the epsilon of the gradient's arithmetic."""
+        self.base = base
+        self.checked = work.do(self._compute, self.span)
+        self.n_evaluations = 2 * int(self.checked.sum())
+        if self.crossed.any():
+            self._leave_kinks()
+        # At best an entry is known to its last digit. What rounding leaves of terms
+        # that cancel is first measured, then estimated from their sizes.
         with np.errstate(invalid="ignore", over="ignore"):
             self.numeric = (self.plus - self.minus) / self.span
-            # At best an entry is known to its last digit. What rounding leaves of
-            # terms that cancel is first measured, then estimated from their sizes.
             self.error = (digit + EPS64) * np.abs(self.analytic)
+        self.notes += work.notes(self.checked)
         report = self._report()
-        if not report.ok:
-            self.error = self.error + gradient_noise()
-            report = self._report()
+        if report.ok:
+            return report
+        self.error = self.error + self.at.gradient_noise()
+        report = self._report()
         if report.verdict in ("wrong", "suspicious"):
             # (The estimate knows no correlations: behind normalizations of two or
             # three numbers it is far too large.)
@@ -295,7 +395,17 @@ class _Check:
         if report.verdict in ("wrong", "suspicious"):
             self._look_closer(report)
             report = self._report()
+        self._confirm(report)
         return report
+
+    def _compute(self, entries: Entries | None, tell: Tell | None) -> None:
+        plus, minus, span, crossed = self.changes.run(
+            self.step, self.n_threads, entries, tell
+        )
+        done = np.isfinite(span)
+        self.plus[done], self.minus[done] = plus[done], minus[done]
+        self.span[done] = span[done]
+        self.crossed |= crossed
 
     def _report(self) -> GradientReport:
         blocks = self.parameters.blocks
@@ -310,62 +420,84 @@ class _Check:
             f_minus=self.base + self.minus,
             error_estimate=self.error,
             status=self.status,
+            checked=None if self.checked.all() else self.checked,
             template=self.parameters.template,
             notes=self.notes,
             n_evaluations=self.n_evaluations,
+            n_total=self.parameters.size,
         )
 
-    def _closer(self, selected: NDArray[np.bool_]) -> tuple[Any, ...]:
-        self.n_evaluations += 2 * int(selected.sum())
-        return self.changes.run(CLOSER * self.step, self.n_threads, selected)
+    def _closer(self, entries: Entries) -> tuple[Any, ...]:
+        self.n_evaluations += 2 * entries.size
+        return self.changes.run(CLOSER * self.step, self.n_threads, entries)
 
-    def _leave_kinks(self, crossed: NDArray[np.bool_]) -> None:
+    def _leave_kinks(self) -> None:
         """Take the entries that passed a kink with a step that does not.
 
         Those that still pass one lie on it: they are left out.
         """
-        plus, minus, span, still = self._closer(crossed)
-        for mine, closer in (
-            (self.plus, plus),
-            (self.minus, minus),
-            (self.span, span),
-        ):
-            mine[crossed] = closer[crossed]
+        entries = np.flatnonzero(self.crossed)
+        plus, minus, span, still = self._closer(entries)
+        for mine, closer in ((self.plus, plus), (self.minus, minus), (self.span, span)):
+            mine[entries] = closer[entries]
         self.status[still] = _report.KINK
-        moved = int((crossed & ~still).sum())
+        moved = int((self.crossed & ~still).sum())
         if moved:
             self.notes.append(
-                f"kink: {moved} of {crossed.size} entries passed a kink within the "
-                "step, and were taken with a smaller one that does not"
+                f"kink: {moved} of {int(self.checked.sum())} entries passed a kink "
+                "within the step, and were taken with a smaller one that does not"
             )
 
     def _look_closer(self, report: GradientReport) -> None:
         """Clear the entries that differ by the step alone."""
         flagged = (report._excess > 0) & (self.status == _report.PLAIN)
         if self._clear(self._worst(report, flagged)):
-            self._clear(flagged & (self.status == _report.PLAIN))
+            self._clear(np.flatnonzero(flagged & (self.status == _report.PLAIN)))
 
-    def _worst(
-        self, report: GradientReport, flagged: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _worst(self, report: GradientReport, flagged: NDArray[np.bool_]) -> Entries:
         """Return the most wrong entries of each array."""
-        found = np.zeros_like(flagged)
-        for block in self.parameters.blocks:
-            here = np.flatnonzero(flagged[block.where]) + block.where.start
-            found[here[np.argsort(-report._ratio[here])[:AGAIN]]] = True
-        return found
+        found = [
+            here[np.argsort(-report._ratio[here])[:AGAIN]]
+            for block in self.parameters.blocks
+            for here in [np.flatnonzero(flagged[block.where]) + block.where.start]
+        ]
+        return np.sort(np.concatenate(found))
 
-    def _clear(self, selected: NDArray[np.bool_]) -> bool:
+    def _clear(self, entries: Entries) -> bool:
         """Clear entries where a smaller step agrees; return whether there are any."""
-        if not selected.any():
+        if entries.size == 0:
             return False
-        plus, minus, span, _ = self._closer(selected)
+        plus, minus, span, _ = self._closer(entries)
         with np.errstate(invalid="ignore", divide="ignore"):
-            numeric = (plus - minus) / span
-        a = self.analytic
-        slack = _report.ALLOWANCE * self.error + self.thresholds[0] * (
+            numeric = ((plus - minus) / span)[entries]
+        a = self.analytic[entries]
+        slack = _report.ALLOWANCE * self.error[entries] + self.thresholds[0] * (
             np.abs(numeric) + np.abs(a)
         )
-        agrees = selected & (np.abs(numeric - a) <= slack)
-        self.status[agrees] = _report.AGREES
+        agrees = np.abs(numeric - a) <= slack
+        self.status[entries[agrees]] = _report.AGREES
         return bool(agrees.any())
+
+    def _confirm(self, report: GradientReport) -> None:
+        """Ask Taylor's remainder, by whole passes, about what is found wrong."""
+        arrays = []
+        for block in self.parameters.blocks:
+            record = report.blocks[block.name]
+            if record.verdict in ("wrong", "suspicious") and record.worst is not None:
+                worst = np.ravel_multi_index(record.worst.index, record.shape)
+                wrong = report._wrong[block.where]
+                arrays.append((block.name, block.where, wrong, int(worst)))
+        function = _taylor.Function(
+            value=self.at.loss_at,
+            place=lambda point: point,
+            theta=self.parameters.vector,
+            base=self.base,
+            epsilon=EPS64,
+            noise=0.0,
+        )
+        found = _taylor.confirm(function, self.analytic, self.numeric, arrays)
+        # A change of the loss has no step that could mislead: it is not refuted.
+        report._explain(
+            self.parameters.vector,
+            confirmations={n: c for n, c in found.items() if not c.refuted},
+        )

@@ -181,7 +181,7 @@ def product_report(
     chosen.n_evaluations = 1 + sum(report.n_evaluations for report in reports)
     _check_linear(chosen, parameters, products, cotangents, gradients)
     if seen is not None:
-        chosen.diagnosis = [seen, *chosen.diagnosis]
+        chosen.diagnosis = [*chosen.diagnosis, seen]
     return chosen
 
 

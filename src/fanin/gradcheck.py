@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from fanin import _threads
 from fanin import _validation as check
-from fanin._evaluate import Check, CompiledCheck, Function, refuse_change
+from fanin._evaluate import (
+    Check,
+    CompiledCheck,
+    Differences,
+    Function,
+    refuse_change,
+)
 from fanin._report import (
     BlockRecord,
     DirectionRecord,
@@ -471,7 +477,7 @@ def _options(
     if eps is not None:
         eps = check.real(eps, "eps", minimum=0.0, maximum=1.0, open_minimum=True)
     if thresholds is not None:
-        thresholds = _check_thresholds(thresholds)
+        thresholds = check_thresholds(thresholds)
     directions = check.integer(directions, "directions", minimum=least)
     if time_limit is not None:
         time_limit = check.real(time_limit, "time_limit", minimum=0, open_minimum=True)
@@ -487,7 +493,7 @@ def check_compiled(
     fun: Function,
     params: Any,
     gradient: Any,
-    differences: Callable[..., None],
+    differences: Differences,
     gradient_noise: Callable[[], NDArray[np.float64]],
     *,
     eps: float,
@@ -499,7 +505,8 @@ def check_compiled(
 
     ``differences(step, f_plus, f_minus, difference, span)`` fills the last four for
     all entries at once, without changing `params`; its ``difference`` may know more
-    digits than ``f_plus - f_minus``. It may fill `error_estimate`, the typical error
+    digits than ``f_plus - f_minus``. It returns which entries it has filled, and
+    sentences about the others. It may fill `error_estimate`, the typical error
     of each quotient, and `status` (KINK, say), which are looked at afterwards. `fun`
     serves for the second looks, before which ``gradient_noise()`` says how far
     rounding has moved each entry of `gradient`.
@@ -518,7 +525,8 @@ def check_compiled(
     return report
 
 
-def _check_thresholds(thresholds: Any) -> tuple[float, float]:
+def check_thresholds(thresholds: Any) -> tuple[float, float]:
+    """Return the thresholds as two floats that increase."""
     try:
         low, high = thresholds
     except (TypeError, ValueError):

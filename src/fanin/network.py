@@ -1121,9 +1121,14 @@ class Network:
         gradient: NDArray[Any] | None = None,
         eps: float = 1e-7,
         method: str = "increments",
+        indices: Any = None,
         sample_weight: ArrayLike | None = None,
         training: bool = True,
         n_threads: int | None = None,
+        rng: Any = None,
+        time_limit: float | None = None,
+        progress: bool = False,
+        thresholds: tuple[float, float] | None = None,
     ) -> GradientReport:
         """Check the gradient against central differences of the loss, every entry.
 
@@ -1148,6 +1153,10 @@ class Network:
             loses no digit to a small step and knows the kinks that are passed. (A
             function of the user's has no formula; its change is the difference of two
             values.) "direct" evaluates whole forward passes, twice for each parameter.
+        indices : int or array_like, optional
+            Which entries to check: a number of them at random, of each array a share
+            like that of its size; a mask of shape (n_parameters,), or by name; or flat
+            indices. By default all.
         sample_weight : array_like of shape (n_samples,), optional
             As in `loss`.
         training : bool, default=True
@@ -1156,12 +1165,23 @@ class Network:
             changes.
         n_threads : int, optional
             Overrides `fanin.set_num_threads` for this call.
+        rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
+            Source of the random sample, and of the order under a time limit.
+        time_limit : float, optional
+            Seconds after which no further entry is taken. The entries come in a random
+            order then, all arrays first, and the diagnosis says what share of faulty
+            entries those that were checked would have shown.
+        progress : bool, default=False
+            Show a progress bar (needs tqdm).
+        thresholds : (float, float), optional
+            The relative errors below which a gradient is correct, and from which it
+            is wrong: by default (1e-7, 1e-3), for a float32 network (1e-4, 1e-2).
 
         Returns
         -------
         GradientReport
-            Relative error, verdict, errors by array, worst entries. For a float32
-            network the thresholds are those that float32 can meet.
+            Relative error, verdict, errors by array, worst entries, what the mistake
+            looks like.
 
         Raises
         ------
@@ -1191,9 +1211,14 @@ class Network:
             gradient=gradient,
             eps=eps,
             method=method,
+            indices=indices,
             sample_weight=sample_weight,
             training=training,
             n_threads=n_threads,
+            rng=rng,
+            time_limit=time_limit,
+            progress=progress,
+            thresholds=thresholds,
         )
 
     # --- training -------------------------------------------------------------------

@@ -20,4 +20,5 @@ def central_differences(
     key: tuple[int, int] | None = None,
     draw: int = 0,
     weights: NDArray[Any] | None = None,
+    entries: NDArray[Any] | None = None,
 ) -> None: ...

@@ -38,7 +38,8 @@ cdef struct Worker:
 cdef struct Job:
     Worker *workers
     const double *theta
-    Py_ssize_t n_parameters
+    const Py_ssize_t *entries   # which ones; NULL: all
+    Py_ssize_t n_entries
     Py_ssize_t n_block
     const double *step
     double *f_plus
@@ -61,12 +62,13 @@ cdef void perturb_block(void *context, Py_ssize_t block, int w) noexcept nogil:
     cdef Job *job = <Job *>context
     cdef Worker *worker = &job.workers[w]
     cdef double *theta = worker.theta
-    cdef Py_ssize_t i
-    cdef Py_ssize_t end = min((block + 1) * job.n_block, job.n_parameters)
+    cdef Py_ssize_t e, i
+    cdef Py_ssize_t end = min((block + 1) * job.n_block, job.n_entries)
     cdef double kept, plus, minus, low
-    for i in range(block * job.n_block, end):
+    for e in range(block * job.n_block, end):
         if job.stopped:
             return
+        i = e if job.entries == NULL else job.entries[e]
         kept = theta[i]
         plus = kept + job.step[i]
         minus = kept - job.step[i]
@@ -95,9 +97,9 @@ def central_differences(
     Plan plan, const double[::1] theta, X, y, const double[::1] step,
     double[::1] f_plus, double[::1] f_minus, double[::1] difference,
     double[::1] span, int n_threads=1, state=None, bint training=False, key=None,
-    draw=0, weights=None
+    draw=0, weights=None, const Py_ssize_t[::1] entries=None
 ):
-    """Fill `f_plus` to `span` for every entry of theta; the plan is float64.
+    """Fill `f_plus` to `span` for every entry of theta, or some; the plan is float64.
 
     The loss is that of `Plan.evaluate` with the same arguments.
     """
@@ -106,11 +108,17 @@ def central_differences(
     cdef Worker *worker
     cdef int w, rc = 0
     cdef Py_ssize_t n = plan.n_parameters
+    cdef Py_ssize_t n_entries = n if entries is None else entries.shape[0]
     cdef double work = 2.0 * <double>n * <double>X.shape[0]
     if plan.itemsize != sizeof(double):
         raise TypeError("central_differences needs a float64 plan")
     job.theta = &theta[0]
-    job.n_parameters = n
+    job.n_entries = n_entries
+    job.entries = NULL
+    if n_entries == 0:
+        return
+    if entries is not None:
+        job.entries = &entries[0]
     job.step = &step[0]
     job.f_plus = &f_plus[0]
     job.f_minus = &f_minus[0]
@@ -119,7 +127,7 @@ def central_differences(
     # Blocks of about a millisecond; what they hold does not depend on their size.
     job.n_block = max(1, <Py_ssize_t>(1e6 / work))
     n_threads = <int>min(
-        <Py_ssize_t>n_threads, (n + job.n_block - 1) // job.n_block)
+        <Py_ssize_t>n_threads, (n_entries + job.n_block - 1) // job.n_block)
     job.n_workers = n_threads
     job.stopped = False
     job.workers = <Worker *>calloc(n_threads, sizeof(Worker))
@@ -144,7 +152,8 @@ def central_differences(
         call_begin(&call, n_threads)
         with nogil:
             rc = parallel_for(
-                &call, perturb_block, &job, (n + job.n_block - 1) // job.n_block)
+                &call, perturb_block, &job,
+                (n_entries + job.n_block - 1) // job.n_block)
     finally:
         for w in range(n_threads):
             worker = &job.workers[w]
