@@ -492,6 +492,66 @@ class LossChanges:
         w = stretch.weight[:, None]
         return (w * slope) ** 2, (w * size) ** 2 + (w * second) ** 2 * F
 
+    # -- what kinks leave open ---------------------------------------------------------
+
+    def kink_reach(self) -> Array:
+        """Return how far apart two gradients can be that take kinks differently.
+
+        A sample of which some argument is exactly on a kink has no derivative: a
+        backward pass takes one by convention, of each function that meets there. Of
+        such samples the sizes of all terms of an entry are added up, with the steeper
+        slope of both sides; others count for nothing. Two gradients differ by twice
+        that at most.
+        """
+        reach = np.zeros(self.theta.size)
+        for stretch in self.stretches:
+            sides = [_sides(step) for step in stretch.steps]
+            open_ = np.zeros(stretch.z.shape[0], np.bool_)
+            for step, slope in zip(stretch.steps, sides, strict=True):
+                if slope is not None:
+                    kink = (step.A == 0.0) & (slope[0] != slope[1])
+                    open_ |= kink.any(axis=1)
+            B = np.sqrt(self._loss_terms(stretch, np.zeros_like(stretch.z))[0])
+            if self.case.loss.name in ("absolute_error", "quantile"):
+                open_ |= (stretch.z == stretch.y.reshape(stretch.z.shape)).any(axis=1)
+            if any(step.kind == "batch_norm" for step in stretch.steps):
+                open_[:] = open_.any()
+            B = B * open_[:, None]
+            for step, slope in zip(
+                reversed(stretch.steps), reversed(sides), strict=True
+            ):
+                if step.weight >= 0:
+                    terms = np.abs(step.A)
+                    terms = (
+                        (terms.T @ B).ravel()
+                        if step.kind == "dense"
+                        else (terms * B).sum(axis=0)
+                    )
+                    reach[step.weight : step.weight + terms.size] += terms
+                if step.bias >= 0:
+                    reach[step.bias : step.bias + B.shape[1]] += B.sum(axis=0)
+                if step.kind == "dense":
+                    assert step.W is not None
+                    B = B @ np.abs(step.W).T
+                elif slope is not None:
+                    B = B * np.maximum(np.abs(slope[0]), np.abs(slope[1]))
+                elif step.factor is not None:
+                    B = B * step.factor
+                elif step.rstd is not None:
+                    # (The root of three squares is at most their roots' sum.)
+                    B = 2.0 * np.sqrt(_through_norm(step, B**2))
+        return 2.0 * reach
+
+
+def _sides(step: Step) -> tuple[Array, Array] | None:
+    """Return an activation's slopes to the left and to the right."""
+    if step.kind != "activation":
+        return None
+    up, down = (_apply(step.A + d, *step.function) for d in (NUDGE, -NUDGE))
+    left, right = (step.out - down) / NUDGE, (up - step.out) / NUDGE
+    # (Of a smooth function they differ by the curvature times the distance.)
+    return left, np.where(np.abs(right - left) < 1e-3, left, right)
+
 
 def _through_norm(step: Step, squares: Array, F: Array | None = None) -> Array:
     """Take squares of changes, or of derivatives, through a normalization."""

@@ -434,13 +434,22 @@ class IncrementsCheck:
     def _leave_kinks(self) -> None:
         """Take the entries that passed a kink with a step that does not.
 
-        Those that still pass one lie on it: they are left out.
+        Those that still pass one lie on it: they are left out, unless they differ by
+        more than any convention for the slopes there could make.
         """
         entries = np.flatnonzero(self.crossed)
         plus, minus, span, still = self._closer(entries)
         for mine, closer in ((self.plus, plus), (self.minus, minus), (self.span, span)):
             mine[entries] = closer[entries]
-        self.status[still] = _report.KINK
+        if still.any():
+            gap = np.abs((self.plus - self.minus) / self.span - self.analytic)
+            # (The curvature's part of a one-sided change is nothing beside the rest.)
+            typical = _report.norm(self.analytic) / math.sqrt(self.parameters.size)
+            reach = self.changes.kink_reach() + 1e-3 * np.abs(self.analytic)
+            reach += self.thresholds[0] * typical
+            self.status[still] = np.where(
+                gap[still] > reach[still], _report.WRONG, _report.KINK
+            )
         moved = int((self.crossed & ~still).sum())
         if moved:
             self.notes.append(
