@@ -472,3 +472,109 @@ def test_ctrl_c_ends_a_long_check():
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert found.stdout.split() == ["interrupted", "True", "True"]
+
+
+# --- samples, time, progress ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["increments", "direct"])
+def test_a_sample_is_checked_and_states_its_power(method):
+    net, X, y = smooth([10, 30, 20, 4], "tanh")
+    whole = net.check_gradient(X, y, method=method)
+    report = net.check_gradient(X, y, method=method, indices=300, rng=0)
+    assert report.verdict == "correct"
+    assert (report.n_checked, report.n_total) == (300, net.n_parameters)
+    assert report.n_evaluations < whole.n_evaluations
+    assert "300 of 1,034 checked" in report.diagnosis[-1]
+    again = net.check_gradient(X, y, method=method, indices=300, rng=0)
+    for name, found in report.numeric.items():
+        known = np.isfinite(found)
+        assert known.any()
+        np.testing.assert_array_equal(found, again.numeric[name])
+        size = np.abs(whole.numeric[name]).max()
+        np.testing.assert_allclose(
+            found[known], whole.numeric[name][known], rtol=0, atol=1e-7 * size
+        )
+
+
+@pytest.mark.parametrize("method", ["increments", "direct"])
+def test_a_mask_chooses_the_entries(method):
+    net, X, y = smooth([5, 6, 3], "tanh")
+    mask = {name: np.zeros(a.shape, bool) for name, a in net.named_parameters().items()}
+    mask["dense1.weight"][2, 1] = True
+    wrong = net.loss_and_gradient(X, y)[1]
+    net.unflatten(wrong)["dense1.weight"][2, 1] *= -1
+    net.unflatten(wrong)["dense0.bias"][...] *= 2
+    report = net.check_gradient(X, y, gradient=wrong, method=method, indices=mask)
+    assert {n: b.verdict for n, b in report.blocks.items()} == {
+        "dense0.weight": "unchecked",
+        "dense0.bias": "unchecked",
+        "dense1.weight": "wrong",
+        "dense1.bias": "unchecked",
+    }
+    assert report.worst(1)[0].index == (2, 1)
+
+
+@pytest.mark.parametrize("method", ["increments", "direct"])
+def test_a_time_limit_ends_the_check_with_what_it_has(method):
+    net, X, y = smooth([200, 800, 300, 10], "tanh")
+    report = net.check_gradient(X, y, method=method, time_limit=0.05, rng=0)
+    assert report.verdict == "correct"
+    assert 64 <= report.n_checked < report.n_total
+    assert all(block.n_checked > 0 for block in report.blocks.values())
+    assert "the time limit ended the check" in " ".join(report.diagnosis)
+
+
+@pytest.mark.parametrize("method", ["increments", "direct"])
+def test_enough_time_checks_all(method):
+    net, X, y = smooth([6, 8, 3], "tanh")
+    report = net.check_gradient(X, y, method=method, time_limit=600)
+    assert report.n_checked == report.n_total
+    assert "time limit" not in " ".join(report.diagnosis)
+    whole = net.check_gradient(X, y, method=method)
+    for name, found in report.numeric.items():
+        np.testing.assert_allclose(found, whole.numeric[name], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["increments", "direct"])
+def test_progress_is_a_bar(method, capsys):
+    pytest.importorskip("tqdm")
+    net, X, y = smooth([6, 8, 3], "tanh")
+    assert net.check_gradient(X, y, method=method, progress=True).ok
+    assert "83/83" in capsys.readouterr().err
+
+
+def test_thresholds_are_the_callers():
+    net, X, y = smooth([6, 8, 3], "tanh")
+    wrong = net.loss_and_gradient(X, y)[1] * (1 + 1e-4)
+    assert net.check_gradient(X, y, gradient=wrong).verdict == "suspicious"
+    loose = net.check_gradient(X, y, gradient=wrong, thresholds=(1e-2, 1e-1))
+    assert loose.verdict == "correct"
+    assert loose.thresholds == (1e-2, 1e-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_limit": 0}, "time_limit"),
+        ({"indices": 0}, "indices"),
+        ({"indices": np.ones(3, bool)}, "indices"),
+        ({"thresholds": (1, 0.1)}, "thresholds"),
+        ({"eps": 0.0}, "eps"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    net, X, y = smooth([3, 4, 2], "tanh")
+    with pytest.raises((ValueError, TypeError), match=message):
+        net.check_gradient(X, y, **options)
+
+
+def test_the_first_wrong_layer_is_named():
+    net, X, y = smooth([5, 8, 7, 6, 3], "tanh")
+    wrong = net.loss_and_gradient(X, y)[1]
+    for name, array in net.unflatten(wrong).items():
+        if name.startswith(("dense0", "dense1")):
+            array[...] *= 1.1
+    said = " ".join(net.check_gradient(X, y, gradient=wrong).diagnosis)
+    assert "first goes wrong at dense1.weight and dense1.bias" in said
+    assert "confirmed without a step size" in said

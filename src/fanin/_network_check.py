@@ -156,14 +156,17 @@ class Work:
         def tell(n: int) -> bool:
             if bar is not None:
                 bar.update(n)
-            if self.deadline is not None and time.perf_counter() > self.deadline:
-                self.timed_out = True
+            late = self.deadline is not None and time.perf_counter() > self.deadline
+            # (The first round, of all arrays, is taken in any case.)
+            self.timed_out = late and rounds > 0
             return self.timed_out
 
+        rounds = 0
         try:
             for some in [entries] if self.deadline is None else self._rounds():
                 compute(some, tell)
-                if self.timed_out:
+                rounds += 1
+                if tell(0):
                     break
         finally:
             if bar is not None:
