@@ -381,8 +381,11 @@ class IncrementsCheck:
         with np.errstate(invalid="ignore", over="ignore"):
             self.numeric = (self.plus - self.minus) / self.span
             self.error = (digit + EPS64) * np.abs(self.analytic)
+            near = np.abs(self.numeric - self.analytic)
+            near = near <= self.thresholds[0] * np.abs(self.analytic)
         self.notes += work.notes(self.checked)
-        report = self._report()
+        clean = not self.status.any() and bool((near | ~self.checked).all())
+        report = self._report(clean)
         if report.ok:
             return report
         self.error = self.error + self.at.gradient_noise()
@@ -410,7 +413,7 @@ class IncrementsCheck:
         self.span[done] = span[done]
         self.crossed |= crossed
 
-    def _report(self) -> GradientReport:
+    def _report(self, clean: bool = False) -> GradientReport:
         blocks = self.parameters.blocks
         return GradientReport._from_vectors(
             self.analytic,
@@ -428,6 +431,7 @@ class IncrementsCheck:
             notes=self.notes,
             n_evaluations=self.n_evaluations,
             n_total=self.parameters.size,
+            clean=clean,
         )
 
     def _closer(self, entries: Entries) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ cimport numpy as cnp
 import numpy as np
 
 from ._activations cimport (
-    CUSTOM_ACTIVATION, IDENTITY, Activation, activation_forward, activation_init)
+    IDENTITY, Activation, activation_forward, activation_init)
 from ._blas cimport gemm
 from ._custom cimport Pair
 from ._losses cimport LossFunction, LossSum, loss_forward, loss_init
