@@ -88,6 +88,18 @@ ALWAYS_INLINE lanes lanes_power(lanes shifted)
 #endif
 }
 
+/* v 2^n, a subnormal result rounded once; `shifted` holds n + bias + EXTRA. */
+ALWAYS_INLINE lanes lanes_scaled(lanes v, lanes n, lanes shifted)
+{
+#if LANES == 16
+    (void)shifted;
+    return _mm512_scalef_ps(v, n);
+#else
+    (void)n;
+    return v * lanes_power(shifted) * ALL(FANIN_UNDO_F32);
+#endif
+}
+
 /* a / b, b and 1 / b normal */
 ALWAYS_INLINE lanes lanes_quotient(lanes a, lanes b)
 {
@@ -164,7 +176,7 @@ ALWAYS_INLINE lanes gelu_lanes(lanes z)
     lanes t = AT_MOST(SIZE_OF(z), 14.6f);
     lanes s = t * t, l = FMS(t, t, s);
     lanes shifted = FMA(s, ALL(-0.5f * LOG2E), ALL(MAGIC + bias));
-    lanes whole = shifted - ALL(MAGIC + bias), power = lanes_power(shifted);
+    lanes whole = shifted - ALL(MAGIC + bias);
     lanes r = FNMS(whole, ALL(2.0f * LN2), s) - l, w = r * r;
     lanes q = FMA(FMA(FMA(ALL(Q3 / 16.0f), r, ALL(Q2 / 8.0f)), w,
                       FMA(ALL(Q1 / 4.0f), r, ALL(Q0 / 2.0f))),
@@ -177,7 +189,7 @@ ALWAYS_INLINE lanes gelu_lanes(lanes z)
                           FMA(ALL(0.4712364415f), t, ALL(1.2054215153f))),
                       s, FMA(ALL(1.6764454796f), t, ALL(1.0f)));
     lanes v = lanes_quotient(FMA(t, q, t + t) * above, below);
-    return FNMA(v * power, ALL(FANIN_UNDO_F32), AT_LEAST(z, 0.0f));
+    return AT_LEAST(z, 0.0f) - lanes_scaled(v, whole, shifted);
 }
 
 /* y = f(x); `past`: past the cache, `ahead`: x is not in it. `part` is for what does
