@@ -297,6 +297,29 @@ def test_forward_is_accurate_to_ulps(name, dtype):
     assert (ulps(found, exact_values(name, 0, dtype), dtype) <= limit).all()
 
 
+# Also where many more arguments can be had from float64, whose error is nothing here.
+MANY = {
+    "logistic": (lambda z: 1 / (1 + np.exp(-z)), 2),
+    "tanh": (np.tanh, 2),
+    "gelu": (lambda z: z / 2 * reference.erfc(-z / np.sqrt(2)), 8),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_float32_is_accurate_for_many_arguments(name, rng):
+    f, limit = MANY[name]
+    size = 100_000 if name == "gelu" else 500_000
+    sizes = np.concatenate([10 ** rng.uniform(-4, 2, size), rng.uniform(0, 10, size)])
+    z = (sizes * rng.choice([-1, 1], 2 * size)).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        exact = f(z.astype(np.float64))
+    info = np.finfo(np.float32)
+    exponent = np.maximum(np.frexp(exact)[1] - 1, info.minexp)
+    found = activate(z, name)
+    error = np.abs(found - exact) / np.ldexp(1.0, exponent - info.nmant)
+    assert error.max() <= limit
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
 def test_derivative_is_accurate(name, dtype):
@@ -508,24 +531,27 @@ def test_in_place(view, activation, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("offset", [0, 1, 5])
-def test_large_results_that_go_past_the_cache(dtype, offset, rng):
+@pytest.mark.parametrize(
+    ("offset", "name"),
+    [(0, "tanh"), (1, "tanh"), (5, "tanh"), (5, "silu"), (5, "gelu"), (11, "logistic")],
+)
+def test_large_results_that_go_past_the_cache(dtype, offset, name, rng):
     n = (17 << 20) // np.dtype(dtype).itemsize + 3
     Z = rng.standard_normal(n).astype(dtype)
     room = np.full(n + 32, 77, dtype)
     out = room[offset : offset + n]
     for call in (activations.apply, activations.derivative):
-        call(Z, "tanh", out=out)
+        call(Z, name, out=out)
         for start in range(0, n, 100_003):  # in parts, of which none is large
             part = slice(start, start + 100_003)
-            np.testing.assert_array_equal(call(Z[part], "tanh"), out[part])
+            np.testing.assert_array_equal(call(Z[part], name), out[part])
         assert (room[:offset] == 77).all()
         assert (room[offset + n :] == 77).all()
     square = room[: (n // 2048) * 2048].reshape(-1, 2048)[:, 9:2040]
     square[...] = 0
     source = Z[: square.size].reshape(square.shape)
-    activations.apply(source, "tanh", out=square)
-    np.testing.assert_array_equal(square, activations.apply(source, "tanh"))
+    activations.apply(source, name, out=square)
+    np.testing.assert_array_equal(square, activations.apply(source, name))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "softplus"])
@@ -541,6 +567,19 @@ def test_the_result_does_not_depend_on_the_threads(activation, rng):
                 same = found.T if view.shape != Z.shape else same
                 same = found if view is Z else same
                 np.testing.assert_array_equal(same, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", OBJECTS, ids=repr)
+def test_the_result_does_not_depend_on_the_place(activation, dtype, rng):
+    z = (rng.standard_normal(99) * 3).astype(dtype)
+    name, parameter = activation.name, activation.parameter
+    wanted = np.array([activate(z[i : i + 1], name, parameter)[0] for i in range(99)])
+    for start in (0, 1, 2, 7, 15):
+        for stop in (start + 1, start + 8, start + 17, start + 33, 70, 99):
+            found = activate(z[start:stop], name, parameter)
+            np.testing.assert_array_equal(found, wanted[start:stop])
+    np.testing.assert_array_equal(activations.apply(z, activation), wanted)
 
 
 @settings(max_examples=60, deadline=None)

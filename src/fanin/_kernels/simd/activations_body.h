@@ -144,16 +144,18 @@ static inline T NAME(gelu_slope)(T z)
     }
 
 MAP(identity, z)
-MAP(logistic, NAME(logistic)(z))
-MAP(tanh, NAME(tanh)(z))
 MAP(relu, NAME(positive_part)(z))
 MAP(leaky_relu, z > 0 ? z : p * z)
 MAP(elu, NAME(elu)(z, 1, p))
 MAP(selu, NAME(elu)(z, SELU_SCALE, SELU_ALPHA))
 MAP(softplus, NAME(softplus)(z))
 MAP(silu, NAME(silu)(z))
-MAP(gelu, NAME(gelu)(z))
 MAP(gelu_tanh, NAME(gelu_tanh)(z))
+#if !IN_LANES /* else in activations_lanes.h */
+MAP(logistic, NAME(logistic)(z))
+MAP(tanh, NAME(tanh)(z))
+MAP(gelu, NAME(gelu)(z))
+#endif
 
 /* d *= f'(z) from z */
 static void NAME(identity_from_z)(T *d, const T *x, ptrdiff_t n, T p)
@@ -295,6 +297,12 @@ static void NAME(backward)(T *D, ptrdiff_t ldd, const T *A, ptrdiff_t lda, const
 static void NAME(apply)(T *y, const T *x, ptrdiff_t n, int activation, double parameter,
                         int derivative, int past)
 {
+#if IN_LANES
+    if (!derivative && NAME(applies)[activation] != NULL) {
+        NAME(applies)[activation](y, x, n, past);
+        return;
+    }
+#endif
     FANIN_ALIGNED T chunk[CHUNK];
     NAME(loop) map = (derivative ? NAME(from_z) : NAME(maps))[activation];
     T p = (T)parameter;
@@ -347,3 +355,4 @@ static void NAME(apply)(T *y, const T *x, ptrdiff_t n, int activation, double pa
 #undef BLOCK
 #undef CHUNK
 #undef PER_LINE
+#undef IN_LANES

@@ -7,7 +7,8 @@
  *
  * declared in simd/NAME.h, which ends with FANIN_DECLARE(NAME). The Cython
  * module takes FANIN_SELECT(NAME, level) once, at import. All levels follow the
- * same source, so they differ in rounding only (fused multiply-add, lanes).
+ * same source, so they differ in rounding only (fused multiply-add, lanes); three
+ * functions of activations_lanes.h also in the polynomials within that rounding.
  */
 #ifndef FANIN_LEVELS_H
 #define FANIN_LEVELS_H
