@@ -54,14 +54,6 @@
 
 #include <math.h>
 
-#if defined(__clang__)
-#define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define FANIN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define FANIN_INDEPENDENT
-#endif
-
 /* R(t) = above / below. */
 static inline float mills_above_f32(float t)
 {

@@ -21,14 +21,6 @@
 
 #include "writer.h"
 
-#if defined(__clang__)
-#define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define FANIN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define FANIN_INDEPENDENT
-#endif
-
 #define LANES 8
 
 static inline double add_lanes(const double *lane)

@@ -39,14 +39,6 @@
 
 #include <math.h>
 
-#if defined(__clang__)
-#define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define FANIN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define FANIN_INDEPENDENT
-#endif
-
 #define SELU_SCALE 1.05070098735548049
 #define SELU_ALPHA 1.67326324235437728
 #define GELU_TANH_SLOPE 1.59576912160573071 /* 2 sqrt(2 / pi) */

@@ -42,14 +42,6 @@
  * the fewer rows, the sooner the next ones are on their way. */
 #define STEP_ROWS 8
 
-#if defined(__clang__)
-#define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define FANIN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define FANIN_INDEPENDENT
-#endif
-
 /* Permission to add the terms of a loop's sums in lanes; a compiler that does not know
  * it adds them one by one. (8 lanes: short rows leave less of a rest.) */
 #if defined(__GNUC__) || defined(__clang__)

@@ -43,4 +43,13 @@ enum { FANIN_BASELINE = 0, FANIN_AVX2 = 1, FANIN_AVX512 = 2 };
 #define FANIN_RESTRICT restrict
 #endif
 
+/* The iterations of the loop that follows do not depend on each other. */
+#if defined(__clang__)
+#define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define FANIN_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define FANIN_INDEPENDENT
+#endif
+
 #endif

@@ -19,14 +19,6 @@
 #include "normalize.h"
 #include "stream.h"
 
-#if defined(__clang__)
-#define FANIN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define FANIN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define FANIN_INDEPENDENT
-#endif
-
 #define T float
 #define NAME(x) x##_f32
 #define APPLY(x, hi, lo, std) (float)(((double)(x) - (hi)) * (std))
