@@ -31,6 +31,8 @@ Tell = Callable[[int], bool]
 CHUNK_ROWS = 64
 # Seconds of work between two looks at the clock, about.
 SLICE = 0.1
+# An argument that is this near to a kink, in units of its rounding, is on it.
+NEAR = 16.0 * float(np.finfo(np.float64).eps)
 # For the slope of an activation, which the estimate of rounding needs roughly.
 NUDGE = 1e-5
 
@@ -265,7 +267,8 @@ class LossChanges:
         elif loss.name == "binary_cross_entropy":
             sign = np.where(z > 0, -1.0, 1.0)
             kind = "logit"
-            tables = (1 / (1 + np.exp(np.abs(z))), np.where(z > 0, 1 - y, y), sign)
+            e = np.exp(-np.abs(z))
+            tables = (e / (1 + e), np.where(z > 0, 1 - y, y), sign)
         else:
             up, down = np.array(1.0), np.array(-1.0)
             if loss.name == "quantile":
@@ -339,14 +342,17 @@ class LossChanges:
         n_threads: int,
         selected: NDArray[np.intp] | None = None,
         progress: Tell | None = None,
+        representable: bool = True,
     ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
         """Return the changes of the loss under +step and -step.
 
         Of every entry, or those that are `selected`: changes up, changes down, the
         distance of the two points (NaN for entries left out), and whether a kink was
-        passed.
+        passed. The points are numbers of the machine, unless not `representable`: a
+        change knows no point, and its step may be smaller than their spacing.
         """
         n = self.theta.size
+        theta = self.theta if representable else np.zeros(n)
         plus, minus, span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
         crossed = np.zeros(n, np.uint8)
         entries, bounds = self._tasks(selected)
@@ -362,7 +368,7 @@ class LossChanges:
                     bounds,
                     first,
                     last,
-                    self.theta,
+                    theta,
                     step,
                     plus,
                     minus,
@@ -375,20 +381,20 @@ class LossChanges:
                 break
             first = last
             some = max(n_threads, int(some * min(4.0, SLICE / seconds)))
-        self._penalize(step, plus, minus)
+        self._penalize(theta, step, plus, minus)
         left_out = np.isnan(span)
         plus[left_out] = minus[left_out] = 0.0
         return plus, minus, span, crossed.astype(np.bool_)
 
-    def _penalize(self, step: Array, plus: Array, minus: Array) -> None:
-        """Add the changes of l2 / 2 |W|^2."""
+    def _penalize(self, origin: Array, step: Array, plus: Array, minus: Array) -> None:
+        """Add the changes of l2 / 2 |W|^2; steps are those of numbers at `origin`."""
         for at in self.stretches[0].steps:
             if at.l2 != 0.0:
                 assert at.W is not None
                 where = slice(at.weight, at.weight + at.W.size)
                 theta = self.theta[where]
                 for changes, sign in ((plus, 1.0), (minus, -1.0)):
-                    h = (theta + sign * step[where]) - theta
+                    h = (origin[where] + sign * step[where]) - origin[where]
                     changes[where] += at.l2 * h * (theta + 0.5 * h)
 
     # -- how well two right gradients can agree ----------------------------------------
@@ -414,24 +420,7 @@ class LossChanges:
         return np.sqrt(squares)
 
     def _add_rounding(self, squares: Array, stretch: Stretch) -> None:
-        values = [stretch.steps[0].A ** 2] if stretch.steps else [stretch.z**2]
-        slopes: list[tuple[Any, Any]] = []
-        for step in stretch.steps:
-            F, out = values[-1], step.out**2
-            slope = curvature = None
-            if step.kind == "dense":
-                assert step.W is not None
-                F = (F + step.A**2) @ step.W**2
-            elif step.kind == "activation":
-                slope, curvature = _slopes(step)
-                F = F * slope**2
-            elif step.factor is not None:
-                F = F * step.factor**2
-            elif step.rstd is not None:
-                F = _through_norm(step, F)
-            slopes.append((slope, curvature))
-            values.append(F + out)
-
+        values, slopes = _forward_rounding(stretch)
         G, E = self._loss_terms(stretch, values[-1])
         for step, F, (slope, curvature) in zip(
             reversed(stretch.steps), values[-2::-1], reversed(slopes), strict=True
@@ -453,7 +442,12 @@ class LossChanges:
                 assert step.W is not None
                 E, G = (E + G) @ (step.W**2).T, G @ (step.W**2).T
             elif step.kind == "activation":
-                E = E * slope**2 + G * ((slope != 0.0) * 1.0 + curvature**2 * F)
+                # The slope of a ReLU is exact, one that is 1 - a^2 is known to an
+                # epsilon of 1, and where a unit is saturated that is all there is.
+                own = 1.0
+                if step.function[0] in ("relu", "leaky_relu"):
+                    own = slope**2
+                E = E * slope**2 + G * (own + curvature**2 * F)
                 G = G * slope**2
             elif step.factor is not None:
                 E, G = E * step.factor**2, G * step.factor**2
@@ -497,50 +491,90 @@ class LossChanges:
     def kink_reach(self) -> Array:
         """Return how far apart two gradients can be that take kinks differently.
 
-        A sample of which some argument is exactly on a kink has no derivative: a
-        backward pass takes one by convention, of each function that meets there. Of
-        such samples the sizes of all terms of an entry are added up, with the steeper
-        slope of both sides; others count for nothing. Two gradients differ by twice
-        that at most.
+        A sample of which some argument is on a kink, as far as rounding tells, has no
+        derivative: a backward pass takes one by convention, of each function that
+        meets there. Of such samples the sizes of all terms of an entry are added up,
+        with the steeper slope of both sides; others count for nothing. Two gradients
+        differ by that at most, by twice that if slopes on both sides of a kink have
+        opposite signs.
         """
         reach = np.zeros(self.theta.size)
+        most = 1.0
         for stretch in self.stretches:
+            values, _ = _forward_rounding(stretch)
             sides = [_sides(step) for step in stretch.steps]
             open_ = np.zeros(stretch.z.shape[0], np.bool_)
-            for step, slope in zip(stretch.steps, sides, strict=True):
+            for step, F, slope in zip(stretch.steps, values[:-1], sides, strict=True):
                 if slope is not None:
-                    kink = (step.A == 0.0) & (slope[0] != slope[1])
+                    near = np.abs(step.A) <= NEAR * np.sqrt(F)
+                    kink = near & (slope[0] != slope[1])
                     open_ |= kink.any(axis=1)
-            B = np.sqrt(self._loss_terms(stretch, np.zeros_like(stretch.z))[0])
+                    if (kink & (slope[0] * slope[1] < 0.0)).any():
+                        most = 2.0
             if self.case.loss.name in ("absolute_error", "quantile"):
-                open_ |= (stretch.z == stretch.y.reshape(stretch.z.shape)).any(axis=1)
+                r = stretch.z - stretch.y.reshape(stretch.z.shape)
+                near = (np.abs(r) <= NEAR * np.sqrt(values[-1])).any(axis=1)
+                open_ |= near
+                if near.any():
+                    most = 2.0
             if any(step.kind == "batch_norm" for step in stretch.steps):
                 open_[:] = open_.any()
-            B = B * open_[:, None]
-            for step, slope in zip(
-                reversed(stretch.steps), reversed(sides), strict=True
-            ):
-                if step.weight >= 0:
-                    terms = np.abs(step.A)
-                    terms = (
-                        (terms.T @ B).ravel()
-                        if step.kind == "dense"
-                        else (terms * B).sum(axis=0)
-                    )
-                    reach[step.weight : step.weight + terms.size] += terms
-                if step.bias >= 0:
-                    reach[step.bias : step.bias + B.shape[1]] += B.sum(axis=0)
+            B = np.sqrt(self._loss_terms(stretch, np.zeros_like(stretch.z))[0])
+            self._add_reach(reach, stretch, B * open_[:, None], sides)
+        return most * reach
+
+    def _add_reach(
+        self,
+        reach: Array,
+        stretch: Stretch,
+        B: Array,
+        sides: list[tuple[Array, Array] | None],
+    ) -> None:
+        for step, slope in zip(reversed(stretch.steps), reversed(sides), strict=True):
+            if step.weight >= 0:
+                terms = np.abs(step.A)
                 if step.kind == "dense":
-                    assert step.W is not None
-                    B = B @ np.abs(step.W).T
-                elif slope is not None:
-                    B = B * np.maximum(np.abs(slope[0]), np.abs(slope[1]))
-                elif step.factor is not None:
-                    B = B * step.factor
-                elif step.rstd is not None:
-                    # (The root of three squares is at most their roots' sum.)
-                    B = 2.0 * np.sqrt(_through_norm(step, B**2))
-        return 2.0 * reach
+                    terms = (terms.T @ B).ravel()
+                else:
+                    terms = (terms * B).sum(axis=0)
+                reach[step.weight : step.weight + terms.size] += terms
+            if step.bias >= 0:
+                reach[step.bias : step.bias + B.shape[1]] += B.sum(axis=0)
+            if step.kind == "dense":
+                assert step.W is not None
+                B = B @ np.abs(step.W).T
+            elif slope is not None:
+                B = B * np.maximum(np.abs(slope[0]), np.abs(slope[1]))
+            elif step.factor is not None:
+                B = B * step.factor
+            elif step.rstd is not None:
+                # (The root of three squares is at most their roots' sum.)
+                B = 2.0 * np.sqrt(_through_norm(step, B**2))
+
+
+def _forward_rounding(stretch: Stretch) -> tuple[list[Array], list[tuple[Any, Any]]]:
+    """Return the squares of the rounding of each step's input, then of the output.
+
+    In units of epsilon; and the slope and curvature of each activation.
+    """
+    values = [stretch.steps[0].A ** 2] if stretch.steps else [stretch.z**2]
+    slopes: list[tuple[Any, Any]] = []
+    for step in stretch.steps:
+        F, out = values[-1], step.out**2
+        slope = curvature = None
+        if step.kind == "dense":
+            assert step.W is not None
+            F = (F + step.A**2) @ step.W**2
+        elif step.kind == "activation":
+            slope, curvature = _slopes(step)
+            F = F * slope**2
+        elif step.factor is not None:
+            F = F * step.factor**2
+        elif step.rstd is not None:
+            F = _through_norm(step, F)
+        slopes.append((slope, curvature))
+        values.append(F + out)
+    return values, slopes
 
 
 def _sides(step: Step) -> tuple[Array, Array] | None:

@@ -434,30 +434,43 @@ class IncrementsCheck:
             clean=clean,
         )
 
-    def _closer(self, entries: Entries) -> tuple[Any, ...]:
+    def _closer(self, entries: Entries, scale: float = CLOSER) -> tuple[Any, ...]:
         self.n_evaluations += 2 * entries.size
-        return self.changes.run(CLOSER * self.step, self.n_threads, entries)
+        return self.changes.run(
+            scale * self.step, self.n_threads, entries, representable=False
+        )
 
     def _leave_kinks(self) -> None:
         """Take the entries that passed a kink with a step that does not.
 
-        Those that still pass one lie on it: they are left out, unless they differ by
-        more than any convention for the slopes there could make.
+        Those that pass one with any step lie on it: they are left out, unless they
+        differ by more than any convention for the slopes there could make.
         """
         entries = np.flatnonzero(self.crossed)
-        plus, minus, span, still = self._closer(entries)
-        for mine, closer in ((self.plus, plus), (self.minus, minus), (self.span, span)):
-            mine[entries] = closer[entries]
-        if still.any():
-            gap = np.abs((self.plus - self.minus) / self.span - self.analytic)
-            # (The curvature's part of a one-sided change is nothing beside the rest.)
-            typical = _report.norm(self.analytic) / math.sqrt(self.parameters.size)
-            reach = self.changes.kink_reach() + 1e-3 * np.abs(self.analytic)
-            reach += self.thresholds[0] * typical
-            self.status[still] = np.where(
-                gap[still] > reach[still], _report.WRONG, _report.KINK
+        first = np.abs((self.plus - self.minus) / self.span)
+        for scale in (CLOSER, CLOSER**4, CLOSER**16):
+            plus, minus, span, still = self._closer(entries, scale)
+            for mine, closer in (
+                (self.plus, plus),
+                (self.minus, minus),
+                (self.span, span),
+            ):
+                mine[entries] = closer[entries]
+            entries = np.flatnonzero(still)
+            if entries.size == 0:
+                break
+        if entries.size:
+            a = self.analytic[entries]
+            x = (self.plus[entries] - self.minus[entries]) / self.span[entries]
+            reach = self.changes.kink_reach()[entries] + 1e-3 * np.abs(a)
+            # What is left of curvature falls with the step.
+            curved = np.abs(x) <= CLOSER * first[entries]
+            self.status[entries] = np.where(
+                (np.abs(x - a) <= reach) | curved & (a == 0.0),
+                _report.KINK,
+                _report.WRONG,
             )
-        moved = int((self.crossed & ~still).sum())
+        moved = int(self.crossed.sum()) - entries.size
         if moved:
             self.notes.append(
                 f"kink: {moved} of {int(self.checked.sum())} entries passed a kink "
@@ -465,8 +478,14 @@ class IncrementsCheck:
             )
 
     def _look_closer(self, report: GradientReport) -> None:
-        """Clear the entries that differ by the step alone."""
+        """Clear the entries that differ by the step alone, or by a kink's side."""
         flagged = (report._excess > 0) & (self.status == _report.PLAIN)
+        # (An argument may be on a kink but for its rounding.)
+        gap = np.abs(self.numeric - self.analytic)
+        reach = self.changes.kink_reach()
+        with np.errstate(invalid="ignore"):
+            self.status[flagged & (gap <= reach)] = _report.KINK
+        flagged &= self.status == _report.PLAIN
         if self._clear(self._worst(report, flagged)):
             self._clear(np.flatnonzero(flagged & (self.status == _report.PLAIN)))
 
