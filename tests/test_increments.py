@@ -578,3 +578,56 @@ def test_the_first_wrong_layer_is_named():
     said = " ".join(net.check_gradient(X, y, gradient=wrong).diagnosis)
     assert "first goes wrong at dense1.weight and dense1.bias" in said
     assert "confirmed without a step size" in said
+
+
+# --- no false alarm far from ordinary numbers -------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scale", [1e-12, 1e-8, 1e-3, 100.0, 1000.0, 1e6])
+@pytest.mark.parametrize(
+    "functions", [("tanh",), ("relu", "relu"), ("logistic", "tanh"), ("selu",)]
+)
+def test_any_scale_of_the_inputs_is_no_alarm(functions, scale, dtype):
+    """Saturated units, whose slope is rounding; kinks far below the step."""
+    for seed in range(8):
+        net = fanin.Network(
+            5, [*(layers.Dense(8, f) for f in functions), layers.Dense(3)],
+            loss="softmax_cross_entropy", dtype=dtype, rng=seed,
+        )  # fmt: skip
+        rng = np.random.default_rng(seed)
+        X, y = scale * rng.standard_normal((20, 5)), rng.integers(0, 3, 20)
+        assert net.check_gradient(X, y).verdict == "correct"
+
+
+@pytest.mark.parametrize("method", ["increments", "direct"])
+def test_arguments_that_are_rounding_beside_a_kink_are_no_alarm(method):
+    """Weights and data of few digits: sums that are 0 but for their rounding."""
+    for seed in range(25):
+        net = fanin.Network(
+            5, [layers.Dense(8, "relu"), layers.Dense(3)], loss="squared_error",
+            dtype=np.float64, rng=seed,
+        )  # fmt: skip
+        net.parameters = np.round(net.parameters, 1)
+        rng = np.random.default_rng(seed)
+        X, y = np.round(rng.standard_normal((20, 5))), rng.standard_normal((20, 3))
+        assert net.check_gradient(X, y, method=method).verdict == "correct"
+
+
+def test_zeros_throughout_and_logits_of_any_size_are_no_alarm():
+    net = fanin.Network(
+        5, [layers.Dense(8, "relu"), layers.Dense(3)], loss="huber", dtype=np.float64
+    )
+    assert net.check_gradient(np.zeros((6, 5)), np.zeros((6, 3))).ok
+    net = fanin.Network(
+        5, [layers.Dense(3)], loss="binary_cross_entropy", dtype=np.float64, rng=0
+    )
+    rng = np.random.default_rng(0)
+    X, y = 1e5 * rng.standard_normal((6, 5)), rng.integers(0, 2, (6, 3)).astype(float)
+    assert net.check_gradient(X, y).ok
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_the_direct_check_leaves_out_what_passed_a_kink(scale):
+    net, X, y = smooth([5, 16, 16, 3], "relu")
+    assert net.check_gradient(scale * X, y, method="direct").verdict == "correct"

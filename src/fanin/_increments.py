@@ -488,7 +488,7 @@ class LossChanges:
 
     # -- what kinks leave open ---------------------------------------------------------
 
-    def kink_reach(self) -> Array:
+    def kink_reach(self, beside: bool = False) -> Array:
         """Return how far apart two gradients can be that take kinks differently.
 
         A sample of which some argument is on a kink, as far as rounding tells, has no
@@ -496,7 +496,8 @@ class LossChanges:
         meets there. Of such samples the sizes of all terms of an entry are added up,
         with the steeper slope of both sides; others count for nothing. Two gradients
         differ by that at most, by twice that if slopes on both sides of a kink have
-        opposite signs.
+        opposite signs. With `beside` only of arguments that are not exactly on a
+        kink: what does not move one that is, does not see that kink.
         """
         reach = np.zeros(self.theta.size)
         most = 1.0
@@ -507,14 +508,18 @@ class LossChanges:
             for step, F, slope in zip(stretch.steps, values[:-1], sides, strict=True):
                 if slope is not None:
                     near = np.abs(step.A) <= NEAR * np.sqrt(F)
+                    if beside:
+                        near &= step.A != 0.0
                     kink = near & (slope[0] != slope[1])
                     open_ |= kink.any(axis=1)
                     if (kink & (slope[0] * slope[1] < 0.0)).any():
                         most = 2.0
             if self.case.loss.name in ("absolute_error", "quantile"):
                 r = stretch.z - stretch.y.reshape(stretch.z.shape)
-                near = (np.abs(r) <= NEAR * np.sqrt(values[-1])).any(axis=1)
-                open_ |= near
+                near = np.abs(r) <= NEAR * np.sqrt(values[-1])
+                if beside:
+                    near &= r != 0.0
+                open_ |= near.any(axis=1)
                 if near.any():
                     most = 2.0
             if any(step.kind == "batch_norm" for step in stretch.steps):

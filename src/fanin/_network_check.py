@@ -96,10 +96,9 @@ def check_network(
         progress,
     )
     # Where the loss is not finite there is nothing to add a change to.
-    changes = None
-    if method == "increments" and math.isfinite(base):
-        changes = LossChanges(at.case(), at.theta)
-    if changes is not None and changes.exact:
+    changes = LossChanges(at.case(), at.theta) if math.isfinite(base) else None
+    status = np.zeros(parameters.size, np.int8)
+    if changes is not None and changes.exact and method == "increments":
         one = IncrementsCheck(
             changes, at, parameters, named[1], eps, thresholds, threads
         )
@@ -108,12 +107,13 @@ def check_network(
         report = check_compiled(
             at.loss,
             *named,
-            at.direct(work, threads)
-            if changes is None
+            at.direct(work, threads, changes, status)
+            if changes is None or method == "direct"
             else _rounded(changes, base, work, threads),
             at.gradient_noise,
             eps=eps,
             thresholds=thresholds,
+            status=status,
         )
     if not report.ok:
         from fanin._network_hypotheses import NetworkHypotheses
@@ -248,8 +248,17 @@ class _Point:
             draw=net._draw,
         )
 
-    def direct(self, work: Work, n_threads: int) -> Differences:
-        """Return what computes differences by whole forward passes."""
+    def direct(
+        self,
+        work: Work,
+        n_threads: int,
+        changes: LossChanges | None,
+        status: NDArray[np.int8],
+    ) -> Differences:
+        """Return what computes differences by whole forward passes.
+
+        Changes know which entries passed a kink: they are left out.
+        """
 
         def differences(
             step: Array, f_plus: Array, f_minus: Array, difference: Array, span: Array
@@ -278,6 +287,9 @@ class _Point:
                         break
 
             checked = work.do(compute, span)
+            if changes is not None and changes.exact:
+                crossed = changes.run(step, n_threads, np.flatnonzero(checked))[3]
+                status[crossed] = _report.KINK
             return checked, work.notes(checked)
 
         return differences
@@ -482,7 +494,7 @@ class IncrementsCheck:
         flagged = (report._excess > 0) & (self.status == _report.PLAIN)
         # (An argument may be on a kink but for its rounding.)
         gap = np.abs(self.numeric - self.analytic)
-        reach = self.changes.kink_reach()
+        reach = self.changes.kink_reach(beside=True)
         with np.errstate(invalid="ignore"):
             self.status[flagged & (gap <= reach)] = _report.KINK
         flagged &= self.status == _report.PLAIN
