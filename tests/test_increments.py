@@ -580,7 +580,7 @@ def test_the_first_wrong_layer_is_named():
     assert "confirmed without a step size" in said
 
 
-# --- no false alarm far from ordinary numbers -------------------------------------------
+# --- no false alarm far from ordinary numbers -----------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
