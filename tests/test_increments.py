@@ -290,6 +290,24 @@ def test_direct_and_increments_agree_within_rounding(seed):
         assert gap <= 100 * np.linalg.norm(error) + 1e-12
 
 
+@pytest.mark.parametrize("n_outputs", [1, 2, 3, 4, 5, 7, 8, 12, 13, 17])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu"])
+def test_few_outputs_are_taken_along(activation, n_outputs):
+    """By a product of its own, along the changes (simd/increments.c, d)."""
+    rng = np.random.default_rng(n_outputs)
+    made = [layers.Dense(n, activation) for n in (9, 37)]
+    net = fanin.Network(
+        6, [*made, layers.Dense(n_outputs)], loss="squared_error", dtype=np.float64,
+        rng=n_outputs,
+    )  # fmt: skip
+    X = rng.standard_normal((11, 6))
+    X[3] = 0.0
+    y = rng.standard_normal((11, n_outputs))
+    report = net.check_gradient(X, y)
+    assert report.verdict == "correct"
+    assert report.relative_error < 1e-13
+
+
 # --- kinks --------------------------------------------------------------------------
 
 

@@ -61,6 +61,10 @@ cdef extern from "increments.h" nogil:
             double *D, Py_ssize_t ld, const double *c, Py_ssize_t rows,
             const double *w, Py_ssize_t cols, const double *t, Py_ssize_t stride,
             int activation, double parameter, unsigned char *crossed) noexcept nogil
+        bint (*spread_product)(
+            double *out, const double *c, Py_ssize_t rows, const double *w,
+            Py_ssize_t cols, const double *t, Py_ssize_t stride, int activation,
+            double parameter, const double *W, Py_ssize_t outputs) noexcept nogil
         void (*norm)(
             double *D, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t cols,
             const double *xhat, double rstd, int centred) noexcept nogil
@@ -271,13 +275,15 @@ cdef int after_spread(const Job *job, int at) noexcept nogil:
 
 
 cdef Py_ssize_t spread(
-    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t sample,
+    Job *job, Worker *w, int *at_, Py_ssize_t k, Py_ssize_t sample,
     Py_ssize_t samples, Py_ssize_t n_changes
 ) noexcept nogil:
     """Make rows of the column at some samples; returns how many rows a sample has.
 
-    For one sample those changes that reach it; of several, all.
+    For one sample those changes that reach it; of several, all. at_[0] is moved past
+    the stages that are done.
     """
+    cdef int at = at_[0]
     cdef const Stage *s = &job.stages[at]
     cdef Py_ssize_t m = job.m, n = s.n_out, i, v, active = 0, row
     cdef const Stage *next = NULL
@@ -285,7 +291,8 @@ cdef Py_ssize_t spread(
     cdef int code = IDENTITY
     cdef double parameter = 0.0
     cdef Py_ssize_t stride = 0
-    if after_spread(job, at) == 2:
+    at_[0] = at + after_spread(job, at)
+    if at_[0] == at + 2:
         # At once through the activation, while a row is in the L1 cache.
         next = s + 1
         stride = next.stride
@@ -299,6 +306,12 @@ cdef Py_ssize_t spread(
                 active += 1
     else:
         active = n_changes
+    if (next != NULL and samples == 1 and active > 0 and at + 2 < job.n_stages
+            and (s + 2).kind == LINEAR and kernels.spread_product(
+                w.rows, w.c, active, s.W + k * n, n, next.t + sample * n, stride, code,
+                parameter, (s + 2).W, (s + 2).n_out)):
+        at_[0] = at + 3
+        return active
     for i in range(samples):
         if samples > 1:
             for v in range(n_changes):
@@ -382,7 +395,7 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef const Stage *s
     cdef const double *source
     cdef double here, up, down
-    cdef int at = 0
+    cdef int at = 0, past
     while True:     # which stage the entries belong to
         s = &job.stages[at]
         if s.weight >= 0 and s.weight <= entry < s.weight + (
@@ -423,9 +436,10 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
         samples = m if mixes(job, at) else 1
         i = 0
         while i < m:
-            active = spread(job, w, at, k, i, samples, n_changes)
+            past = at
+            active = spread(job, w, &past, k, i, samples, n_changes)
             if active > 0:
-                walk_rows(job, w, at + after_spread(job, at), i, samples, active)
+                walk_rows(job, w, past, i, samples, active)
             i += samples
             if job.call.stopped:
                 break

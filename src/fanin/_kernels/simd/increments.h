@@ -27,6 +27,12 @@ struct fanin_increments {
     void (*spread)(double *D, ptrdiff_t ld, const double *c, ptrdiff_t rows,
                    const double *w, ptrdiff_t cols, const double *t, ptrdiff_t stride,
                    int activation, double parameter, unsigned char *crossed);
+    /* Of that the product with W (cols, outputs), where that is quicker; returns 0, with
+     * nothing done, where it does not serve. */
+    int (*spread_product)(double *out, const double *c, ptrdiff_t rows, const double *w,
+                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
+                          int activation, double parameter, const double *W,
+                          ptrdiff_t outputs);
     /* D = normalize(x + D) - normalize(x) of rows, for xhat = normalize(x) and
      * rstd = 1 / sqrt(var + eps); without the mean if not `centred`. */
     void (*norm)(double *D, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t cols,
