@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fanin import GradientReport, check_gradient
-from fanin._diagnosis import first_layer, layer_of
+from fanin import GradientReport, check_gradient, check_vjp
+from fanin._diagnosis import first_layer, layers_of
 
 
 def report_of(analytic, numeric, theta=None, hypotheses=None, **options):
@@ -204,9 +204,36 @@ def test_hypotheses_are_compared_and_not_believed(x):
 # -- layers ----------------------------------------------------------------------------
 
 
-def test_arrays_belong_to_layers_by_their_names():
-    names = ["dense3.weight", "a.b.c", "W1", "b1", "weights12", "bias"]
-    assert [layer_of(n) for n in names] == ["dense3", "a.b", "1", "1", "12", "bias"]
+@pytest.mark.parametrize(
+    ("names", "layers"),
+    [
+        ("W2 b2 W1 b1", ["W1 b1", "W2 b2"]),
+        ("W10 W9 b9", ["W9 b9", "W10"]),
+        ("dense1.weight dense1.bias relu0.x", ["relu0.x", "dense1.weight dense1.bias"]),
+        ("layers.0.W layers.0.b layers.1.W", ["layers.0.W layers.0.b", "layers.1.W"]),
+        ("net.W1 net.W2", ["net.W1", "net.W2"]),
+        ("[1][0] [0][0] [0][1]", ["[0][0] [0][1]", "[1][0]"]),
+        ("layers[0].W layers[1].W", ["layers[0].W", "layers[1].W"]),
+        ("W1.real W1.imag W2.real", ["W1.real W1.imag", "W2.real"]),
+        # What tells of no layers.
+        ("dec dec_b enc enc_b", None),
+        ("[0] [1] [2] [3]", None),
+        ("W1 b1 Wout", None),
+        ("enc1 dec1 enc2 dec2", None),
+        ("enc1.W dec1.W", None),
+        ("enc.W1 dec.W2", None),
+        ("W[0] W[1] b[0] b[1]", None),
+        ("block1.W1 W2", None),
+        ("a1.W W2", None),
+    ],
+)
+def test_arrays_belong_to_layers_by_numbers_in_their_names(names, layers):
+    shapes = {n: (3,) if n.startswith("b") else (3, 2) for n in names.split()}
+    found = layers_of(shapes)
+    assert found == (None if layers is None else [v.split() for v in layers])
+
+
+LAYERS = [["W1", "b1"], ["W2", "b2"], ["W3", "b3"]]
 
 
 @pytest.mark.parametrize(
@@ -226,20 +253,104 @@ def test_arrays_belong_to_layers_by_their_names():
         ),
         ("W3 W2 b2 W1 b1", "the gradient is wrong from the last layer on, at W3, and"),
         ("b3", "the gradient is wrong from the last layer on, at b3; what it passes"),
+        ("b1", "at b1; the layers after it are correct; W1 of the same layer is right"),
+        ("W1", "b1 of the same layer is right: look at how the gradient of W1 is form"),
+        ("W1 b1 W2", "all before it are wrong too; b2 of the same layer is right"),
         ("", None),
     ],
 )
 def test_the_first_layer_from_the_output_that_is_wrong(wrong, words):
-    names = ["W1", "b1", "W2", "b2", "W3", "b3"]
+    names = [name for layer in LAYERS for name in layer]
     verdicts = {n: "wrong" if n in wrong.split() else "correct" for n in names}
-    found = list(first_layer(verdicts, frozenset(), common=False))
+    found = list(first_layer(verdicts, frozenset(), LAYERS))
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
 
 
 def test_no_layer_is_named_where_a_later_one_is_not_known():
     verdicts = {"W1": "wrong", "W2": "inconclusive"}
-    assert list(first_layer(verdicts, frozenset(), common=False)) == []
+    assert list(first_layer(verdicts, frozenset(), [["W1"], ["W2"]])) == []
+
+
+def test_nothing_is_said_of_layers_before_that_are_not_known():
+    verdicts = {"W1": "inconclusive", "W2": "wrong", "W3": "correct"}
+    found = list(first_layer(verdicts, frozenset(), [["W1"], ["W2"], ["W3"]]))
+    assert found[0].endswith("wrong at W2; the layers after it are correct")
+
+
+def layer_words(report):
+    words = "counted from the output", "from the last layer", "same layer"
+    return [s for s in report.diagnosis if any(w in s for w in words)]
+
+
+def two_layers(names, build, mistake=True):
+    """tanh's derivative left out below; arrays in an order and structure of `build`."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((9, 4)), rng.standard_normal((9, 2))
+    W1, b1 = rng.standard_normal((4, 3)), rng.standard_normal(3)
+    W2, b2 = rng.standard_normal((3, 2)), rng.standard_normal(2)
+
+    def loss(p):
+        W1, b1, W2, b2 = names(p)
+        return 0.5 * np.sum((np.tanh(X @ W1 + b1) @ W2 + b2 - Y) ** 2)
+
+    def gradient(p):
+        W1, b1, W2, b2 = names(p)
+        A = np.tanh(X @ W1 + b1)
+        D = A @ W2 + b2 - Y
+        E = D @ W2.T * (1 if mistake else 1 - A**2)
+        return build(X.T @ E, E.sum(0), A.T @ D, D.sum(0))
+
+    return check_gradient(loss, build(W1, b1, W2, b2), gradient)
+
+
+def test_layers_are_in_the_order_of_their_numbers_not_of_the_arrays():
+    report = two_layers(
+        lambda p: (p["W1"], p["b1"], p["W2"], p["b2"]),
+        lambda W1, b1, W2, b2: {"W2": W2, "b2": b2, "W1": W1, "b1": b1},
+    )
+    assert report.diagnosis[0] == (
+        "counted from the output, the gradient first goes wrong at W1 and b1; the "
+        "layers after it are correct"
+    )
+
+
+def test_a_nested_list_is_of_layers():
+    report = two_layers(
+        lambda p: (*p[0], *p[1]), lambda W1, b1, W2, b2: [[W1, b1], [W2, b2]]
+    )
+    assert "first goes wrong at [0][0] and [0][1]; the layers" in report.diagnosis[0]
+
+
+def test_names_without_numbers_are_of_no_layers():
+    report = two_layers(
+        lambda p: (p["enc"], p["enc_b"], p["dec"], p["dec_b"]),
+        lambda W1, b1, W2, b2: {"dec": W2, "dec_b": b2, "enc": W1, "enc_b": b1},
+    )
+    assert report.diagnosis[0] == "wrong: enc, enc_b; correct: dec, dec_b"
+    assert layer_words(report) == []
+
+
+def test_arguments_are_no_layers():
+    rng = np.random.default_rng(0)
+    x1, w2 = rng.standard_normal((5, 4)), rng.standard_normal((4, 3))
+    report = check_vjp(
+        lambda x1, w2: x1 @ w2, lambda x1, w2, v: (v @ w2.T, x1.T @ v * 1.3), (x1, w2)
+    )
+    assert report.verdict == "wrong"
+    assert layer_words(report) == []
+    assert "wrong: w2; correct: x1" in report.diagnosis
+
+
+def test_an_array_that_is_not_used_is_not_formed_wrongly():
+    x = np.arange(1.0, 5.0)
+    report = check_gradient(
+        lambda p: float(np.sum(p["W1"] ** 2) + np.sum(p["W2"] ** 2)),
+        {"W1": x, "b1": np.ones(3), "W2": -x},
+        lambda p: {"W1": 2 * x, "b1": np.ones(3), "W2": -2 * x},
+    )
+    assert any("does not depend on it here" in s for s in report.diagnosis)
+    assert not any("look at how" in s for s in report.diagnosis)
 
 
 # -- the picture -----------------------------------------------------------------------
