@@ -616,13 +616,13 @@ TESTS: Sequence[Callable[[Array], str | None]] = (
     general_ratio,
     penalty,
     offset,
+    factor_and_penalty,
     known_ratio_of_part,
     part_missing,
     exchanged,
     rounded,
     by_line,
     general_ratio_of_part,
-    factor_and_penalty,
 )
 # How many come before what is known of the function, and of the other arrays.
 BEFORE = 2
@@ -750,7 +750,8 @@ def explain_array(
             kind = kind or test(array)
             if kind is not None:
                 break
-        place = where_wrong(array)
+        # (What changed places is wrong wherever it lands on another value.)
+        place = None if kind is not None and "order" in kind else where_wrong(array)
     return kind, place
 
 

@@ -94,10 +94,10 @@ def _by_kind(
         shared.setdefault(kind, []).append(name)
     said = [f"{', '.join(shared[kind])}: {kind}" for kind in causes]
     for name in dict.fromkeys((*kinds, *places)):
-        kind = kinds.get(name)
+        kind = kinds.get(name, "")
         if kind in causes:
             continue
-        if kind is not None and shared[kind][0] == name:
+        if kind and shared[kind][0] == name:
             said.append(f"{', '.join(shared[kind])}: {kind}")
         if name in places:
             said.append(f"{name}: {places[name]}")
