@@ -604,6 +604,7 @@ def test_a_single_entry_among_a_hundred_thousand_is_found(factor):
     assert report.verdict == "wrong"
     assert report.worst(1)[0].index == (i,)
     assert f"theta: one entry is wrong, [{i}]" in report.diagnosis
+    assert not any("another order" in s for s in report.diagnosis)
 
 
 def test_a_single_entry_of_a_real_network_is_found():

@@ -282,6 +282,9 @@ def permuted(array: Array) -> str | None:
     """Recognize the right values in the wrong places."""
     if not array.whole or array.analytic.size < 3:
         return None
+    # No permutation moves one entry; among very many values any is near another's.
+    if np.count_nonzero(array.wrong) < 2:
+        return None
     a, x = array.table(array.analytic), array.table(array.numeric)
     e = array.table(array.error)
     by_a = np.argsort(array.analytic)
