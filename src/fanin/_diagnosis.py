@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,13 @@ Hypotheses = Callable[[str], Mapping[str, Any]]
 REMAINDER = 0.1
 # A sentence lists at most so many rows, columns or layers.
 LISTED = 5
+# Of arrays of more dimensions only single axes are turned round.
+MOST_AXES = 4
+
+# Lines with fewer entries looked at say nothing of a line: a factor fits any two.
+FEWEST = 3
+
+INDEPENDENT = "the function does not depend on it here"
 
 NAMED_RATIOS = (
     (-1.0, "the sign is wrong"),
@@ -62,6 +70,7 @@ class Array:
     judged: NDArray[np.bool_]  # those that were: finite, checked and not on a kink
     theta: Float64 | None
     tolerance: float  # relative, below which an entry is as good as right
+    sampled: bool = False  # whether there are entries that were not checked
 
     @property
     def square(self) -> bool:
@@ -72,6 +81,12 @@ class Array:
     def whole(self) -> bool:
         """Whether every entry was judged, so that entries can change places."""
         return bool(self.judged.all())
+
+    @property
+    def counted(self) -> str:
+        """The entries that sentences are about, as in "3 of ..."."""
+        n = int(np.count_nonzero(self.judged))
+        return f"the {n} entries checked" if self.sampled else f"{n} entries"
 
     def table(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return values of this array in its shape, of two dimensions at least."""
@@ -108,7 +123,8 @@ def zero(array: Array) -> str | None:
     """Recognize nothing at all."""
     a, x = norm(array.analytic[array.judged]), norm(array.numeric[array.judged])
     if a == 0.0 and x > 0.0:
-        return "the analytic gradient is zero, the numeric is not"
+        where = " where it was checked" if array.sampled else ""
+        return f"the analytic gradient is zero{where}, the numeric is not"
     return None
 
 
@@ -117,10 +133,7 @@ def no_dependence(array: Array) -> str | None:
     a, x = norm(array.analytic[array.judged]), norm(array.numeric[array.judged])
     # (A numeric gradient of zero has some rounding.)
     if x <= ALLOWANCE * norm(array.error[array.judged]) and a > 0.0 and x < 1e-3 * a:
-        return (
-            "the numeric gradient is zero, the analytic is not: the function does "
-            "not depend on it here"
-        )
+        return f"the numeric gradient is zero, the analytic is not: {INDEPENDENT}"
     return None
 
 
@@ -218,19 +231,22 @@ def reversed_or_shifted(array: Array) -> str | None:
     if not array.whole:
         return None
     x, e = array.table(array.numeric), array.table(array.error)
-    vector = len(array.shape) < 2
-    axes = [(0, "the order of its entries" if vector else "the order of its rows")]
-    if not vector:
-        axes.append((1, "the order of its columns"))
-    for axis, what in axes:
-        if x.shape[axis] < 2:
-            continue
-        turned = np.flip(x, axis).ravel()
-        if array.explains(turned, error=np.flip(e, axis).ravel()):
-            return f"the analytic gradient has {what} reversed"
-    if not vector and array.explains(np.flip(x).ravel(), error=np.flip(e).ravel()):
-        return "the analytic gradient has the order of its rows and columns reversed"
-    for axis, _ in axes:
+    dimensions = max(len(array.shape), 1)
+    longer = [axis for axis in range(dimensions) if x.shape[axis] > 1]
+    for n in range(1, len(longer) + 1 if len(longer) <= MOST_AXES else 2):
+        for turned in combinations(longer, n):
+            if array.explains(
+                np.flip(x, turned).ravel(), error=np.flip(e, turned).ravel()
+            ):
+                return (
+                    "the analytic gradient has the order of its "
+                    f"{_turned(turned, dimensions)} reversed"
+                )
+    if dimensions > 2:
+        return None
+    vector = dimensions == 1
+    axes = range(dimensions)
+    for axis in axes:
         if x.shape[axis] < 3:
             continue
         shift = _shift(array.table(array.analytic), x, axis)
@@ -245,6 +261,15 @@ def reversed_or_shifted(array: Array) -> str | None:
     return None
 
 
+def _turned(axes: tuple[int, ...], dimensions: int) -> str:
+    if dimensions == 1:
+        return "entries"
+    if dimensions == 2:
+        return " and ".join(("rows", "columns")[axis] for axis in axes)
+    named = " and ".join(str(axis) for axis in axes)
+    return f"entries along {'axis' if len(axes) == 1 else 'axes'} {named}"
+
+
 def _shift(a: NDArray[Any], x: NDArray[Any], axis: int) -> int:
     """Return by how much the lines of x along an axis must move to become a's."""
     lines = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
@@ -256,6 +281,9 @@ def _shift(a: NDArray[Any], x: NDArray[Any], axis: int) -> int:
 def permuted(array: Array) -> str | None:
     """Recognize the right values in the wrong places."""
     if not array.whole or array.analytic.size < 3:
+        return None
+    # No permutation moves one entry; among very many values any is near another's.
+    if np.count_nonzero(array.wrong) < 2:
         return None
     a, x = array.table(array.analytic), array.table(array.numeric)
     e = array.table(array.error)
@@ -343,13 +371,16 @@ def clipped(array: Array) -> str | None:
     at = array.judged & (np.abs(a) == largest)
     # Equal to the last bit, which no two right entries are by chance.
     n = np.count_nonzero(at)
-    if not 2 <= n < a.size or not (np.abs(x[at]) > largest).any():
+    if (
+        not 2 <= n < np.count_nonzero(array.judged)
+        or not (np.abs(x[at]) > largest).any()
+    ):
         return None
     if not array.explains(np.clip(x, -largest, largest)):
         return None
     return (
         f"the analytic values are clipped at {largest * array.unit:.6g} "
-        f"({n} of {a.size} entries)"
+        f"({n} of {array.counted})"
     )
 
 
@@ -362,6 +393,7 @@ def offset(array: Array) -> str | None:
         return (
             f"analytic is numeric {'plus' if c > 0 else 'less'} "
             f"{abs(c) * array.unit:.6g} in every entry"
+            f"{' checked' if array.sampled else ''}"
         )
     return None
 
@@ -425,76 +457,120 @@ def rounded(array: Array) -> str | None:
     return None
 
 
-def factor_and_penalty(array: Array) -> str | None:
-    """Recognize a factor and a term of the parameters, both."""
+def ratio_and_penalty(array: Array) -> tuple[float, float] | None:
+    """Return c and w if numeric is c times analytic plus w times the parameters."""
     theta = array.theta
     if theta is None or np.count_nonzero(array.judged) < 6:
         return None
     basis = np.stack([array.analytic[array.judged], theta[array.judged]], axis=1)
+    if not np.isfinite(basis).all():
+        return None
     x = array.numeric[array.judged]
     (c, w), _, rank, _ = np.linalg.lstsq(basis, x, rcond=None)
     if rank < 2 or c == 0.0 or abs(c - 1) < 1e-3:
         return None
     if array.explains((array.numeric - w * theta) / c, error=array.error / abs(c)):
-        return (
-            f"numeric is {c:.6g} times analytic plus {w:.4g} times the "
-            "parameters: a factor and a penalty"
-        )
+        return float(c), float(w)
     return None
+
+
+def ratio_of_rest(array: Array) -> float | None:
+    """Return c if all but a penalty is off by c, and the penalty is right."""
+    found = ratio_and_penalty(array)
+    # With d the gradient of the rest, analytic d / c + p theta and numeric
+    # d + p theta: numeric is c times analytic plus p (1 - c) times theta.
+    return found[0] if found is not None and found[1] * (1 - found[0]) > 0 else None
+
+
+def factor_and_penalty(array: Array) -> str | None:
+    """Recognize a factor and a term of the parameters, both."""
+    found = ratio_and_penalty(array)
+    if found is None:
+        return None
+    c, w = found
+    if w * (1 - c) > 0:
+        known = _known(c, array.judged, "")
+        why = "" if known is None else ": " + known.partition(": ")[2]
+        near = next((v for v, _ in NAMED_RATIOS if abs(c - v) <= 1e-3 * abs(v)), c)
+        return (
+            f"as if the penalty of {w / (1 - c):.4g} times the parameters were right "
+            f"and all the rest had the factor {near:.6g} (numeric over analytic){why}"
+        )
+    return (
+        f"numeric is {c:.6g} times analytic plus {w:.4g} times the "
+        "parameters: a factor and a penalty"
+    )
 
 
 def by_line(array: Array) -> str | None:
     """Recognize a factor for each column, or for each row."""
     if len(array.shape) != 2:
         return _by_entry(array)
+    # What concerns fewer lines is the likelier of two that hold.
+    found = [_by_line_of(array, 0, "column"), _by_line_of(array, 1, "row")]
+    return min((f for f in found if f is not None), default=(0, None))[1]
+
+
+def _by_line_of(array: Array, axis: int, what: str) -> tuple[int, str] | None:
+    """Return how many lines are wrong, and the sentence."""
     a, x, e, judged = (
         array.table(v)
         for v in (array.analytic, array.numeric, array.error, array.judged)
     )
-    for axis, what in ((0, "column"), (1, "row")):
-        lines, length = a.shape[1 - axis], a.shape[axis]
-        if length < 3 or lines < 2:
-            continue
-        aa = np.where(judged, a, 0.0)
-        xx = np.where(judged, x, 0.0)
-        square = (aa * aa).sum(axis)
-        there = square > 0
-        if not there.any():
-            continue
-        factor = np.divide((aa * xx).sum(axis), square, where=there, out=square * 0)
-        full = np.expand_dims(factor, axis)
-        if not array.explains((full * a).ravel(), target=array.numeric):
-            continue
-        found = factor[there]
-        noise = ALLOWANCE * np.sqrt((e * e).sum(axis)[there] / square[there]) + 1e-3
-        signs = np.abs(np.abs(found) - 1) <= noise
-        gone = np.abs(found) <= noise
-        if (signs | gone).all() and gone.any() and (found > -0.5).all():
-            return (
-                f"numeric is zero in {_lines(_indices(gone, there), what)}, where "
-                "analytic is not: a unit that is off passes nothing on; perhaps ReLU's "
-                "derivative is missing"
-            )
-        if signs.all() and (found < 0).any():
-            return f"the sign is wrong in {_lines(_indices(found < 0, there), what)}"
-        if ((found > -noise) & (found <= 1 + noise)).all():
-            return (
-                f"each {what} is too large by a factor of its own (numeric over "
-                f"analytic from {found.min():.3g} to {found.max():.3g}): perhaps the "
-                "derivative of an activation such as tanh or logistic is missing"
-            )
-        return (
-            f"each {what} is off by a factor of its own (numeric over analytic from "
-            f"{found.min():.3g} to {found.max():.3g})"
+    if a.shape[axis] < FEWEST or a.shape[1 - axis] < 2:
+        return None
+    aa = np.where(judged, a, 0.0)
+    xx = np.where(judged, x, 0.0)
+    square = (aa * aa).sum(axis)
+    there = square > 0
+    if not there.any():
+        return None
+    factor = np.divide((aa * xx).sum(axis), square, where=there, out=square * 0)
+    full = np.expand_dims(factor, axis)
+    if not array.explains((full * a).ravel(), target=array.numeric):
+        return None
+    found = factor[there]
+    noise = ALLOWANCE * np.sqrt((e * e).sum(axis)[there] / square[there]) + 1e-3
+    off = np.abs(found - 1) > noise
+    n = int(np.count_nonzero(off))
+    if n == 0 or (judged.sum(axis)[there][off] < FEWEST).any():
+        return None
+    signs = np.abs(np.abs(found) - 1) <= noise
+    gone = np.abs(found) <= noise
+    if (signs | gone).all() and gone.any() and (found > -0.5).all():
+        return n, (
+            f"numeric is zero in {_lines(_indices(gone, there), what)}, where "
+            "analytic is not: a unit that is off passes nothing on; perhaps ReLU's "
+            "derivative is missing"
         )
-    return None
+    if signs.all() and (found < 0).any():
+        return n, f"the sign is wrong in {_lines(_indices(found < 0, there), what)}"
+    if n == 1 and off.size > 1:
+        line = _lines(_indices(off, there), what)
+        return n, f"numeric is {found[off][0]:.3g} times analytic in {line}"
+    each = f"each {what} is"
+    if 2 * n <= off.size:
+        each = f"{_lines(_indices(off, there), what)} are"
+        found = found[off]
+        noise = noise[off]
+    if ((found > -noise) & (found <= 1 + noise)).all():
+        return n, (
+            f"{each} too large by a factor of its own (numeric over "
+            f"analytic from {found.min():.3g} to {found.max():.3g}): perhaps the "
+            "derivative of an activation such as tanh or logistic is missing"
+        )
+    return n, (
+        f"{each} off by a factor of its own (numeric over analytic from "
+        f"{found.min():.3g} to {found.max():.3g})"
+    )
 
 
 def _by_entry(array: Array) -> str | None:
     """Recognize zeros of the numeric gradient where analytic has none."""
     gone = array.wrong & (np.abs(array.numeric) <= ALLOWANCE * array.error)
     n = np.count_nonzero(array.wrong)
-    if n > 1 and n == np.count_nonzero(gone) and n < array.wrong.size:
+    some = n < np.count_nonzero(array.judged)
+    if n > 1 and n == np.count_nonzero(gone) and some:
         return (
             f"numeric is zero in {n} of {n} wrong entries, where analytic is not: a "
             "unit that is off passes nothing on; perhaps ReLU's derivative is missing"
@@ -506,10 +582,10 @@ def part_missing(array: Array) -> str | None:
     """Recognize zeros in the wrong entries, right values in the others."""
     wrong = array.wrong & array.judged
     n = np.count_nonzero(wrong)
-    if n == 0 or n == array.wrong.size or array.analytic[wrong].any():
+    if n in (0, np.count_nonzero(array.judged)) or array.analytic[wrong].any():
         return None
     return (
-        f"the analytic gradient is zero in {n} of {array.wrong.size} entries, where "
+        f"the analytic gradient is zero in {n} of {array.counted}, where "
         "numeric is not: only a part of it is filled in"
     )
 
@@ -517,7 +593,7 @@ def part_missing(array: Array) -> str | None:
 def exchanged(array: Array) -> str | None:
     """Recognize wrong entries that have one another's values."""
     where = np.flatnonzero(array.wrong & array.judged)
-    if not 2 <= where.size < array.wrong.size or where.size > 1000:
+    if not 2 <= where.size < np.count_nonzero(array.judged) or where.size > 1000:
         return None
     a, x, e = array.analytic[where], array.numeric[where], array.error[where]
     by_a, by_x = np.argsort(a), np.argsort(x)
@@ -543,13 +619,13 @@ TESTS: Sequence[Callable[[Array], str | None]] = (
     general_ratio,
     penalty,
     offset,
+    factor_and_penalty,
     known_ratio_of_part,
     part_missing,
     exchanged,
     rounded,
     by_line,
     general_ratio_of_part,
-    factor_and_penalty,
 )
 # How many come before what is known of the function, and of the other arrays.
 BEFORE = 2
@@ -583,33 +659,69 @@ def supposed(array: Array, candidates: Mapping[str, Any]) -> str | None:
 
 def where_wrong(array: Array) -> str | None:
     """Which rows, columns or entries are wrong, if these are few or whole."""
-    wrong = array.wrong
+    wrong, judged = array.wrong, array.judged
     n = int(np.count_nonzero(wrong))
-    if n == 0 or n == wrong.size or not array.shape:
+    if n == 0 or n == np.count_nonzero(judged) or not array.shape:
         return None
     if n == 1:
         index = np.unravel_index(int(np.argmax(wrong)), array.shape)
-        return f"one entry is wrong, [{', '.join(str(int(k)) for k in index)}]"
+        of = f" of {array.counted}" if array.sampled else ""
+        return f"one entry{of} is wrong, [{', '.join(str(int(k)) for k in index)}]"
+    elsewhere = "elsewhere, of those checked" if array.sampled else "elsewhere"
     if len(array.shape) == 2:
-        # An entry that is zero in both is wrong nowhere.
-        there = (array.analytic != 0) | (
-            np.abs(array.numeric) > ALLOWANCE * array.error
-        )
-        table, there = array.table(wrong), array.table(there)
-        for axis, what in ((0, "column"), (1, "row")):
-            if array.shape[axis] < 2 or array.shape[1 - axis] < 2:
-                continue
-            lines = table.any(axis)
-            whole = (table | ~there).all(axis)
-            if (lines == (lines & whole)).all() and not lines.all():
-                return (
-                    f"wrong in {_lines(np.flatnonzero(lines), what)}, right elsewhere"
-                )
-        return None
+        found = [_wrong_lines(array, 0, "column"), _wrong_lines(array, 1, "row")]
+        named = min((f for f in found if f is not None), default=None)
+        return None if named is None else f"wrong in {named[1]}, right {elsewhere}"
     places = np.flatnonzero(wrong)
-    if len(array.shape) == 1 and 2 * n <= wrong.size and np.ptp(places) + 1 == n:
-        return f"wrong from [{places[0]}] to [{places[-1]}], right elsewhere"
+    first, last = int(places[0]), int(places[-1])
+    alone = np.count_nonzero(judged[first : last + 1]) == n
+    known = not array.sampled or n >= FEWEST
+    if len(array.shape) == 1 and 2 * n <= wrong.size and alone and known:
+        if not (_there(array) & judged & ~wrong).any():
+            return None
+        return f"wrong from [{first}] to [{last}], right {elsewhere}"
     return None
+
+
+def _there(array: Array) -> NDArray[np.bool_]:
+    """Return where there is more than a zero or a penalty, which is right alone."""
+    there = (array.analytic != 0) | (np.abs(array.numeric) > ALLOWANCE * array.error)
+    return np.asarray(there & ~_penalty_alone(array))
+
+
+def _penalty_alone(array: Array) -> NDArray[np.bool_]:
+    """Return the right entries that are one multiple of the parameters.
+
+    It is told from the median of the ratios: a multiple by chance is not that of many.
+    """
+    none = np.zeros(array.wrong.shape, np.bool_)
+    if array.theta is None:
+        return none
+    right = array.judged & ~array.wrong & (array.theta != 0) & (array.analytic != 0)
+    if np.count_nonzero(right) < FEWEST:
+        return none
+    ratio = array.analytic[right] / array.theta[right]
+    common = float(np.median(ratio))
+    if not math.isfinite(common):
+        return none
+    none[right] = np.abs(ratio - common) <= 1e-6 * abs(common)
+    return none if np.count_nonzero(none) >= FEWEST else np.zeros_like(none)
+
+
+def _wrong_lines(array: Array, axis: int, what: str) -> tuple[int, str] | None:
+    """Return how many lines are wrong and which, if lines are, and others right."""
+    if array.shape[axis] < 2 or array.shape[1 - axis] < 2:
+        return None
+    table, judged = array.table(array.wrong), array.table(array.judged)
+    there = array.table(_there(array)) & judged
+    lines = table.any(axis)
+    if (lines & ~(table | ~there).all(axis)).any():
+        return None
+    # Enough of each was looked at, and others are right that are not just empty.
+    enough = judged.sum(axis) >= min(FEWEST, array.shape[axis])
+    if (lines & ~enough).any() or not (~lines & there.any(axis) & enough).any():
+        return None
+    return int(np.count_nonzero(lines)), _lines(np.flatnonzero(lines), what)
 
 
 def _indices(found: NDArray[np.bool_], there: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -629,10 +741,10 @@ def _lines(places: NDArray[np.intp], what: str) -> str:
 
 def explain_array(
     array: Array, candidates: Mapping[str, Any], others: Mapping[str, Any]
-) -> list[str]:
-    """Return at most two sentences: what the mistake is like, and where it is."""
+) -> tuple[str | None, str | None]:
+    """Return two sentences, or None: what the mistake is like, and where it is."""
     if not array.judged.any() or norm(array.numeric[array.judged]) == math.inf:
-        return []
+        return None, None
     kind: str | None = None
     with np.errstate(all="ignore"):
         for k, test in enumerate(TESTS):
@@ -641,8 +753,9 @@ def explain_array(
             kind = kind or test(array)
             if kind is not None:
                 break
-        place = where_wrong(array)
-    return [f"{array.name}: {said}" for said in (kind, place) if said is not None]
+        # (What changed places is wrong wherever it lands on another value.)
+        place = None if kind is not None and "order" in kind else where_wrong(array)
+    return kind, place
 
 
 # -- all arrays ------------------------------------------------------------------------
@@ -655,6 +768,9 @@ class Finding:
     verdicts: Mapping[str, str]
     idle: frozenset[str] = frozenset()  # arrays without any effect, which show nothing
     factors: dict[str, float] = field(default_factory=dict)
+    penalized: frozenset[str] = frozenset()  # factors are of all but a right penalty
+    layers: Sequence[Sequence[str]] | None = None  # forward; None: not known
+    unused: frozenset[str] = frozenset()  # arrays that the function does not look at
 
     def sentences(self) -> Iterator[str]:
         """Say what arrays have in common, and where in the network it begins."""
@@ -662,7 +778,14 @@ class Finding:
         common = self._common_factor(bad)
         if common is not None:
             yield common
-        yield from first_layer(self.verdicts, self.idle, common is not None)
+            return
+        # Of an array that the function does not use, all has been said.
+        verdicts = {n: v for n, v in self.verdicts.items() if n not in self.unused}
+        if self.layers is None:
+            yield from which_wrong(verdicts, self.idle)
+        else:
+            layers = [[n for n in names if n in verdicts] for names in self.layers]
+            yield from first_layer(verdicts, self.idle, [n for n in layers if n])
 
     def _common_factor(self, bad: list[str]) -> str | None:
         if len(bad) < 2 or set(bad) - set(self.factors):
@@ -672,69 +795,131 @@ class Finding:
             return None
         if set(self.verdicts) - set(bad) - self.idle:
             return None
+        but = ", but for a penalty, which is right" if self.penalized else ""
+        if self.layers is None:
+            what = "in what they have in common"
+        else:
+            what = "in the loss, or in what it passes to the last layer, not in a layer"
+        exact = next((name for name in bad if name not in self.penalized), bad[0])
         return (
-            f"all arrays are wrong by the same factor ({values[0]:.6g}): the mistake "
-            "is in the loss, or in what it passes to the last layer, not in a layer"
+            f"all arrays are wrong by the same factor ({self.factors[exact]:.6g})"
+            f"{but}: the mistake is {what}"
         )
 
 
-def layer_of(name: str) -> str:
-    """Return the layer that an array belongs to, by its name.
+_PART = re.compile(r"\.(real|imag)$")
+_OUTER = re.compile(r"^(?P<head>[^\[\]]*)\[(?P<index>\d+)\](?P<rest>.+)$")
 
-    What precedes the last dot (``dense3.weight``); else the number that ends the name
-    (``W1`` and ``b1``), else the name.
+
+def layers_of(
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[list[str]] | None:
+    """Return the arrays by layers in forward order, None where names tell no layers.
+
+    They do if all of them carry numbers (``W1`` and ``b1``, ``dense3.weight``), or all
+    are items of items of one list (``[0][1]``, ``layers[2].W``).
     """
-    if "." in name:
-        return name.rpartition(".")[0]
-    number = re.search(r"\d+$", name)
-    return number.group() if number else name
+    names = {name: _PART.sub("", name) for name in shapes}
+    nested = {name: _OUTER.match(plain) for name, plain in names.items()}
+    found: dict[tuple[int, ...], list[str]] = {}
+    if any("[" in plain for plain in names.values()):
+        if len({m["head"] if m is not None else None for m in nested.values()}) != 1:
+            return None
+        for name, match in nested.items():
+            if match is None:
+                return None
+            found.setdefault((int(match["index"]),), []).append(name)
+        return [found[key] for key in sorted(found)]
+    heads: dict[tuple[int, ...], set[str]] = {}
+    stems: dict[tuple[int, ...], set[str]] = {}
+    owners: set[str] = set()
+    for name, plain in names.items():
+        head, _, last = plain.rpartition(".")
+        held = re.search(r"\d", head) is not None
+        key = tuple(int(digits) for digits in re.findall(r"\d+", plain))
+        if not key:
+            return None
+        # (Of those that carry numbers themselves one thing holds all.)
+        owners.add("" if held else f"{head}.")
+        found.setdefault(key, []).append(name)
+        heads.setdefault(key, set()).add(head)
+        if not held and len(shapes[name]) > 1:
+            stems.setdefault(key, set()).add(last[:1].lower())
+    # enc1.W and dec1.W, or enc1 and dec1, are of one number and of two layers.
+    if any(len(v) > 1 for v in (*heads.values(), *stems.values())):
+        return None
+    if len(owners) > 1 or len({len(key) for key in found}) > 1:
+        return None
+    return [found[key] for key in sorted(found)]
+
+
+def which_wrong(verdicts: Mapping[str, str], idle: frozenset[str]) -> Iterator[str]:
+    """Say which arrays are wrong and which are not, where no more is known."""
+    said = []
+    for verdict in ("wrong", "suspicious", "correct"):
+        names = [
+            n
+            for n, v in verdicts.items()
+            if v == verdict and (v != "correct" or n not in idle)
+        ]
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            said.append(f"{verdict}: {', '.join(names[:LISTED])}{more}")
+    if len(said) > 1 and not said[0].startswith("correct"):
+        yield "; ".join(said)
 
 
 def first_layer(
-    verdicts: Mapping[str, str], idle: frozenset[str], common: bool
+    verdicts: Mapping[str, str],
+    idle: frozenset[str],
+    layers: Sequence[Sequence[str]],
 ) -> Iterator[str]:
     """Say where the gradient goes wrong, counted from the output."""
-    layers: dict[str, list[str]] = {}
-    for name in verdicts:
-        layers.setdefault(layer_of(name), []).append(name)
-    order = list(layers)
-    if len(order) < 2:
+    if len(layers) < 2:
         return
-    bad = {
-        key: [n for n in names if verdicts[n] in ("wrong", "suspicious")]
-        for key, names in layers.items()
-    }
-    guilty = [key for key in order if bad[key]]
-    if not guilty or common:
+    found = ("wrong", "suspicious")
+    bad = [[n for n in names if verdicts[n] in found] for names in layers]
+    guilty = [k for k, names in enumerate(bad) if names]
+    if not guilty:
         return
-    last = guilty[-1]
-    at = order.index(last)
-    if any(verdicts[n] != "correct" for key in order[at + 1 :] for n in layers[key]):
+    at = guilty[-1]
+    if any(verdicts[n] != "correct" for names in layers[at + 1 :] for n in names):
         return  # nothing is known of what comes first
-    named = _names(bad[last])
-    if at + 1 < len(order):
+    named = _names(bad[at])
+    if at + 1 < len(layers):
         start = (
             f"counted from the output, the gradient first goes wrong at {named}; the "
             "layers after it are correct"
         )
     else:
         start = f"the gradient is wrong from the last layer on, at {named}"
-    before = [n for key in order[:at] for n in layers[key]]
     # An array that is right has been passed the right thing.
-    before = [n for n in before if n not in idle]
+    before = [n for names in layers[:at] for n in names if n not in idle]
     beyond = next((n for n in reversed(before) if verdicts[n] == "correct"), None)
-    if not before:
-        yield start
-    elif beyond is not None:
+    mate = next(
+        (n for n in layers[at] if verdicts[n] == "correct" and n not in idle), None
+    )
+    if beyond is not None:
         yield (
             f"{start}; what it passes down is right, as {beyond} shows: look at how "
             f"the gradient of {named} itself is formed"
         )
-    else:
+        return
+    too = bool(before) and all(verdicts[n] in found for n in before)
+    wrong_too = ", and all before it are wrong too" if too else ""
+    if mate is not None:
+        down = ", and at what is passed down from there" if too else ""
         yield (
-            f"{start}, and all before it are wrong too: look at the derivative of the "
+            f"{start}{wrong_too}; {mate} of the same layer is right: look at how the "
+            f"gradient of {named} is formed{down}"
+        )
+    elif too:
+        yield (
+            f"{start}{wrong_too}: look at the derivative of the "
             "activation there, and at what is passed down to it"
         )
+    else:
+        yield start
 
 
 def _names(names: Sequence[str]) -> str:

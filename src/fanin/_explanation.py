@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,21 +29,42 @@ def compose(report: GradientReport) -> list[str]:
             "of values means anything; freeze the random numbers (seed, dropout "
             "mask) and check again"
         )
-    kinds: list[str] = []
     verdicts = {name: record.verdict for name, record in report._blocks.items()}
     guilty = [n for n, v in verdicts.items() if v in ("wrong", "suspicious")]
+    kinds: dict[str, str] = {}
+    places: dict[str, str] = {}
     factors: dict[str, float] = {}
+    penalized: set[str] = set()
     for name, where, shape in report._spans:
         if name in guilty and report._deterministic:
-            kinds += _explain_block(report, name, where, shape, factors)
+            kind, place = _explain_block(report, name, where, shape, factors, penalized)
+            if kind is not None:
+                kinds[name] = kind
+            if place is not None:
+                places[name] = place
+    causes = _causes(report, kinds)
     idle = frozenset(
         name for name, r in report._blocks.items() if not r.analytic_norm > 0.0
     )
-    whole = list(_diagnosis.Finding(verdicts, idle, factors).sentences())
-    if not report._deterministic:
-        whole = []
+    whole: list[str] = []
+    # A cause outside the layers explains them all: it begins in none of them.
+    if report._deterministic and not causes:
+        shapes = {name: shape for name, _, shape in report._spans}
+        whole = list(
+            _diagnosis.Finding(
+                verdicts,
+                idle,
+                factors,
+                penalized=frozenset(penalized),
+                layers=_diagnosis.layers_of(shapes) if report._layered else None,
+                unused=frozenset(
+                    n for n, k in kinds.items() if k.endswith(_diagnosis.INDEPENDENT)
+                ),
+            ).sentences()
+        )
+    each = _by_kind(kinds, places, causes)
     # What several arrays have in common comes before what each is like.
-    said += [*whole, *kinds] if len(guilty) > 1 else [*kinds, *whole]
+    said += [*whole, *each] if len(guilty) > 1 else [*each, *whole]
     for name, _, _ in report._spans:
         said += report._said[name]
     return [
@@ -55,13 +76,42 @@ def compose(report: GradientReport) -> list[str]:
     ]
 
 
+def _causes(report: GradientReport, kinds: Mapping[str, str]) -> list[str]:
+    """Return what was found that concerns all arrays, such as a stale gradient."""
+    known = getattr(report._hypotheses, "causes", None)
+    if known is None:
+        return []
+    of_all = known()
+    return [kind for kind in dict.fromkeys(kinds.values()) if kind in of_all]
+
+
+def _by_kind(
+    kinds: Mapping[str, str], places: Mapping[str, str], causes: Sequence[str]
+) -> list[str]:
+    """Return the sentences of the arrays, those that several share only once."""
+    shared: dict[str, list[str]] = {}
+    for name, kind in kinds.items():
+        shared.setdefault(kind, []).append(name)
+    said = [f"{', '.join(shared[kind])}: {kind}" for kind in causes]
+    for name in dict.fromkeys((*kinds, *places)):
+        kind = kinds.get(name, "")
+        if kind in causes:
+            continue
+        if kind and shared[kind][0] == name:
+            said.append(f"{', '.join(shared[kind])}: {kind}")
+        if name in places:
+            said.append(f"{name}: {places[name]}")
+    return said
+
+
 def _explain_block(
     report: GradientReport,
     name: str,
     where: slice,
     shape: tuple[int, ...],
     factors: dict[str, float],
-) -> list[str]:
+    penalized: set[str],
+) -> tuple[str | None, str | None]:
     a, x = report._analytic[where], report._numeric[where]
     judged = np.isfinite(a) & np.isfinite(x)
     judged &= (report._status[where] != KINK) | report._wrong[where]
@@ -70,7 +120,7 @@ def _explain_block(
     sizes = np.abs(np.concatenate([a[judged], x[judged]]))
     unit = float(np.max(sizes, initial=0.0))
     if unit == 0.0 or (np.isfinite(x) & ~np.isfinite(a)).any():
-        return []
+        return None, None
     with np.errstate(all="ignore"):
         theta = None if report._theta is None else report._theta[where] / unit
         array = _diagnosis.Array(
@@ -85,8 +135,14 @@ def _explain_block(
             judged=judged,
             theta=theta,
             tolerance=math.sqrt(report.thresholds[0] * report.thresholds[1]),
+            sampled=report._checked is not None
+            and not bool(report._checked[where].all()),
         )
         factor = _diagnosis.ratio_of(array, judged)
+        if factor is None:
+            factor = _diagnosis.ratio_of_rest(array)
+            if factor is not None:
+                penalized.add(name)
         if factor is not None:
             factors[name] = factor
     candidates = {} if report._hypotheses is None else report._hypotheses(name)

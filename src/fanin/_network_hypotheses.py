@@ -79,6 +79,10 @@ class NetworkHypotheses:
                 found.setdefault(sentence, candidate)
         return found
 
+    def causes(self) -> frozenset[str]:
+        """Return the sentences that are about the gradient as a whole."""
+        return frozenset(self._of_the_whole())
+
     # -- other modes, weights, steps -----------------------------------------------
 
     def _gradient(self, **changes: Any) -> dict[str, NDArray[Any]]:

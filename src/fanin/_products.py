@@ -121,6 +121,10 @@ class ProductCheck(Check):
     def _epsilon(self, value: Any) -> float:
         return self.precision
 
+    def _finish(self, report: GradientReport) -> None:
+        report._layered = False  # the arrays are arguments
+        super()._finish(report)
+
 
 def product_report(
     forward: Callable[..., Any],
@@ -344,6 +348,7 @@ class _HessianCheck:
             deterministic=self.same,
             template=parameters.template,
         )
+        report._layered = False  # no backward pass makes it layer by layer
         return v, analytic, report
 
     def estimate(

@@ -145,6 +145,8 @@ class GradientReport:
     _spans: list[tuple[str, slice, tuple[int, ...]]]
     _template: Any
     _deterministic: bool
+    # Whether the arrays can be those of layers that a gradient is passed through.
+    _layered: bool = True
     # Which entries were checked; None: all of them.
     _checked: NDArray[np.bool_] | None
     _unchecked_analytic: NDArray[np.float64]

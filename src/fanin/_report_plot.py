@@ -65,11 +65,19 @@ def _legend(report: GradientReport, ax: Any) -> None:
 
     from fanin._report import KINK
 
-    kinds = [(BLUE, "agrees")]
+    kinds = []
+    agrees = np.isfinite(report._numeric) & np.isfinite(report._analytic)
+    agrees &= ~report._wrong & (report._status != KINK)
+    if report._checked is not None:
+        agrees &= report._checked
+    if agrees.any():
+        kinds.append((BLUE, "agrees"))
     if report._wrong.any():
         kinds.append((ORANGE, "wrong"))
     if (report._status == KINK).any():
         kinds.append((GREY, "on a kink, left out"))
+    if not kinds:
+        return
     handles = [
         Line2D([], [], linestyle="none", marker="o", markersize=4, color=color)
         for color, _ in kinds
@@ -208,7 +216,7 @@ def _bars(report: GradientReport, ax: Any) -> None:
     )
     ax.tick_params(labelsize=7)
     ax.set_xlim(-0.6, max(len(records), 1) - 0.4)
-    title = "relative error by array, first layer to last"
+    title = "relative error by array" if len(records) > 1 else "relative error"
     if left > 0:
         title += f" ({left} correct ones left out)"
     ax.set_title(title, loc="left", fontsize=9)
