@@ -34,6 +34,9 @@ FLOAT32 = np.dtype(np.float32)
 # A relative step that leaves 16 numbers between the points.
 COARSE = 32 * EPS64
 
+# How far parameters are moved, relative to them, to see what a function looks at.
+FAR = 1e-2
+
 # Entries whose Python floats are held at one time.
 CHUNK = 4096
 # How long a piece of the work should take where somebody waits for its end.
@@ -167,12 +170,16 @@ class Check(Directions):
             self.step = size
             for block in parameters.blocks:
                 self.step[block.where] *= STEPS[block.dtype]
+        self.given_eps = eps
         self.single = FLOAT32 in dtypes
         self.checked: NDArray[np.bool_] | None = None
         self.stopped = self.timed_out = False
         self.n_evaluations = 0
         self.directions: list[_report.DirectionRecord] = []
         self.notes: list[str] = []
+        self.confirmed: dict[
+            int, float
+        ] = {}  # what other steps found, where they agree
 
     def run(
         self,
@@ -194,6 +201,8 @@ class Check(Directions):
         self.base = scalar(value)
         self.epsilon = self._epsilon(value)
         refuse_change(parameters, "fun")
+        if self.given_eps is None and self.epsilon > EPS64:
+            self._coarsen()
         if thresholds is None:
             coarse = self.single or self.epsilon > EPS64
             thresholds = THRESHOLDS32 if coarse else THRESHOLDS64
@@ -249,6 +258,59 @@ class Check(Directions):
             and math.isfinite(self.base)
             and not self.timed_out
         )
+
+    def _coarsen(self) -> None:
+        """Take the step that suits values of float32, or fewer digits still."""
+        eps = STEPS[FLOAT32] if self.epsilon <= EPS32 else self.epsilon ** (1 / 3)
+        least = eps * np.maximum(1.0, np.abs(self.parameters.vector))
+        if (self.step < least).any():
+            self.step = np.maximum(self.step, least)
+            self.eps = max(self.eps, eps)
+            self.notes.append(
+                f"fun returns fewer digits than float64 has, such as float32: eps is "
+                f"{eps:.2g}, the cube root of what its values are known to; a function "
+                "that computes in float64 is checked far more sharply"
+            )
+
+    def _moved(self, scale: float) -> NDArray[np.float64]:
+        """Return the parameters, moved by that share of their size."""
+        size = scale * np.maximum(1.0, np.abs(self.parameters.vector))
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], self.n)
+        moved = self.parameters.vector + size * signs
+        return self._representable(moved)
+
+    def _at_moved(self, values_at: Callable[[float], Any]) -> Any:
+        """Return ``values_at(scale)``, for a small scale if a large one will not do."""
+        with np.errstate(all="ignore"):
+            try:
+                try:
+                    return values_at(FAR)
+                except (ArithmeticError, ValueError):  # not defined there, say
+                    self.parameters.restore()
+                    return values_at(self.eps)
+            finally:
+                self.parameters.restore()
+
+    def _refuse_globals(self) -> None:
+        """Raise if the function follows its own arrays and not its argument."""
+        copy = self.parameters.duplicate()
+
+        def values_at(scale: float) -> tuple[float, float]:
+            moved = self._moved(scale)
+            value = self._value_at(moved)
+            self.parameters.restore()
+            copy.write(moved)
+            self.n_evaluations += 1
+            return value, scalar(self.fun(copy.structure))
+
+        value, other = self._at_moved(values_at)
+        change = abs(value - self.base)
+        if change > 0 and abs(value - other) > change / 2 and self._is_deterministic():
+            raise ValueError(
+                "fun must use its argument where n_threads is more than 1: each thread "
+                "has its own copy of params, and fun does not follow a change there as "
+                "it does in params itself; it reads other arrays"
+            )
 
     def _is_deterministic(self) -> bool:
         again = scalar(self.fun(self.parameters.structure))
@@ -400,6 +462,10 @@ class Check(Directions):
                 pieces.done(n, time.perf_counter() - begun)
 
     def _in_threads(self, pieces: Pieces, n_threads: int) -> None:
+        self._refuse_globals()
+        self._run_threads(pieces, n_threads)
+
+    def _run_threads(self, pieces: Pieces, n_threads: int) -> None:
         from concurrent.futures import Future, ThreadPoolExecutor  # slow to import
 
         def task() -> None:

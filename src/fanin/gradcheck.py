@@ -84,7 +84,9 @@ def check_gradient(
         modify its argument. Or a compiled function ``double f(const double *theta,
         intptr_t n[, void *user_data])``, as a SciPy `LowLevelCallable`, a ctypes
         function or a `numba.cfunc`: it gets all parameters, float64, as one vector,
-        and runs without the GIL on all cores.
+        and runs without the GIL on all cores. One that takes user data must be a
+        `scipy.LowLevelCallable(f, user_data)` (of a `numba.cfunc`, with its
+        ``.ctypes``), which brings them.
     params : array, list, tuple or dict
         Where to check: a float32 or float64 array of any shape and layout, or a list,
         tuple or dict of such, nested as you like. Floats in a list or dict are
@@ -100,8 +102,8 @@ def check_gradient(
         The gradient to check: the same structure and shapes, or a function of
         `params` that returns it.
     eps : float, optional
-        The relative step, 1e-7 by default; for float32 parameters 4.9e-3, the cube
-        root of the machine epsilon; 1e-20 for the complex step.
+        The relative step, 1e-7 by default; for float32 parameters, or values of
+        `fun` that are float32, 4.9e-3, the cube root of the machine epsilon; 1e-20 for the complex step.
     method : {"central", "complex"}, default="central"
         "complex" takes :math:`d\theta^{approx}_i = \operatorname{Im}
         f(\theta + i h_i e_i) / h_i` (Squire & Trapp 1998), one evaluation an entry and
@@ -125,7 +127,7 @@ def check_gradient(
     vectorized : bool, default=False
         `fun` takes a stack of k points, each array with an axis of k in front (and
         each float an array of k), and returns k values: one call for many points. A
-        stack takes some MB.
+        stack takes some MB. Three points show first whether it mixes them.
     n_threads : int, optional
         How many threads call `fun` at once. The default is 1: most Python functions
         hold the GIL, and threads would only slow them down. With more, each thread
