@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fanin import _report
 from fanin._directions import Directions
+from fanin._kinks import OutOfTime
 from fanin._report import GradientReport
 from fanin._second_look import EPS32, EPS64, STEPS, points, scalar
 from fanin._selection import Entries, Group, Selection
@@ -171,6 +172,7 @@ class Check(Directions):
             for block in parameters.blocks:
                 self.step[block.where] *= STEPS[block.dtype]
         self.given_eps = eps
+        self.unknown = False  # whether an array to be checked was not reached
         self.single = FLOAT32 in dtypes
         self.checked: NDArray[np.bool_] | None = None
         self.stopped = self.timed_out = False
@@ -211,6 +213,8 @@ class Check(Directions):
         deadline = None if time_limit is None else start + time_limit
         self._prepare(type(value))
         self._differences(selection, n_threads, deadline, progress)
+        if time_limit is not None:
+            self.last = start + 2 * time_limit
         refuse_change(parameters, "fun")
         n = self.n
         if self.checked is not None:
@@ -230,23 +234,43 @@ class Check(Directions):
         report = self._report(same, clean)
         if not same or not math.isfinite(self.base):
             return report
-        if n_directions:
-            assert selection is not None
-            self._look_along(n_directions, selection.rng, unit)
+        try:
+            if n_directions:
+                assert selection is not None
+                self._look_along(n_directions, selection.rng, unit)
+                report = self._report(same)
+            if self._is_settled(report):
+                return report
+            if not self.noise_known:
+                self.noise, self.noise_known = self._measure_noise(), True
+            self.own_error += self._gradient_noise()
             report = self._report(same)
-        if report.ok:
-            return report
-        if not self.noise_known:
-            self.noise, self.noise_known = self._measure_noise(), True
-        self.own_error += self._gradient_noise()
-        report = self._report(same)
-        if not report.ok:
-            self._examine(report)
+            if not self._is_settled(report):
+                self._examine(report)
+                report = self._report(same)
+            if not self._is_settled(report):
+                self._finish(report)
+        except OutOfTime:
+            parameters.restore()
+            self.timed_out = True
+            self.notes.append(
+                "the time limit ended the second looks (the noise of fun, other steps, "
+                "kinks, directions, Taylor remainders) before they were done: some of "
+                "the findings rest on single differences"
+            )
             report = self._report(same)
-        if not report.ok:
-            self._finish(report)
+            report._explain(parameters.vector)
         refuse_change(parameters, "fun")
         return report
+
+    @staticmethod
+    def _is_settled(report: GradientReport) -> bool:
+        """Whether a second look could change nothing."""
+        if report.ok:
+            return True
+        verdicts = {record.verdict for record in report.blocks.values()}
+        verdicts |= {record.verdict for record in report.directions}
+        return verdicts <= {"correct", "unchecked"}
 
     def may_be_shadowed(self, eps: float | None) -> bool:
         """Whether a check in float64 may decide what this one, in float32, did not."""
@@ -434,6 +458,10 @@ class Check(Directions):
         assert self.checked is not None
         self.timed_out = timed_out
         self.notes += selection.notes(self.checked, timed_out)
+        here = np.array(
+            [np.count_nonzero(self.checked[b.where]) for b in self.parameters.blocks]
+        )
+        self.unknown = bool(selection.missed(here))
         if self.checked.all():
             self.checked = None
 
@@ -527,6 +555,7 @@ class Check(Directions):
             directions=self.directions,
             notes=self.notes,
             clean=clean,
+            unknown=self.unknown,
         )
 
 

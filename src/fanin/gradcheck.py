@@ -103,7 +103,8 @@ def check_gradient(
         `params` that returns it.
     eps : float, optional
         The relative step, 1e-7 by default; for float32 parameters, or values of
-        `fun` that are float32, 4.9e-3, the cube root of the machine epsilon; 1e-20 for the complex step.
+        `fun` that are float32, 4.9e-3, the cube root of the machine epsilon; 1e-20
+        for the complex step.
     method : {"central", "complex"}, default="central"
         "complex" takes :math:`d\theta^{approx}_i = \operatorname{Im}
         f(\theta + i h_i e_i) / h_i` (Squire & Trapp 1998), one evaluation an entry and
@@ -115,7 +116,8 @@ def check_gradient(
         Which entries to check; by default all. An int is the size of a random sample
         with a share of each array like that of its size, at least one where the
         number allows; `diagnosis` says what share of faulty entries it would have
-        found. A mask is built like `params` of Boolean arrays, or flat; integers are
+        found, and if it leaves out whole arrays the verdict is at best
+        "inconclusive". A mask is built like `params` of Boolean arrays, or flat; integers are
         flat indices, in the order of the structure and C order in each array.
         `numeric` is NaN elsewhere.
     directions : int, default=0
@@ -138,8 +140,10 @@ def check_gradient(
         For the sample, the directions and the order under a time limit.
     time_limit : float, optional
         Seconds after which no more differences are taken. The order is then random,
-        all arrays first, and `diagnosis` says what share of faulty entries those
-        that were reached would have shown.
+        one entry of each array first, and `diagnosis` says what share of faulty
+        entries those that were reached would have shown; an array of which none was
+        reached makes the verdict "inconclusive". Second looks and directions, where
+        they are needed, end after as long again.
     progress : bool, default=False
         Show a progress bar (needs tqdm).
     thresholds : (float, float), optional
@@ -549,6 +553,17 @@ def _analytic(
     if not callable(grad):
         return flatten_gradient(grad, parameters)
     value = grad(parameters.structure)
+    if (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and np.ndim(value[0]) == 0
+        and not isinstance(value[0], dict)
+        and not isinstance(parameters.structure, (list, tuple))
+    ):
+        raise TypeError(
+            "grad(params) must return the gradient; got a tuple of two, the first a "
+            "scalar: if that is (loss, gradient), pass lambda p: grad(p)[1]"
+        )
     found = flatten_gradient(value, parameters, "grad(params)")
     refuse_change(parameters, "grad")
     return found
