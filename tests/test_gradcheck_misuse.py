@@ -119,7 +119,7 @@ def test_an_array_that_the_time_did_not_reach_is_inconclusive(rng):
     assert check_gradient(fun, params, grad, indices=mask).ok
 
 
-@pytest.mark.parametrize("slope, ok", [(0.0, True), (1.0, True), (0.5, True), (3.0, 0)])
+@pytest.mark.parametrize(("slope", "ok"), [(0.0, True), (1.0, True), (0.5, True), (3.0, 0)])
 def test_the_relative_error_leaves_out_what_lies_on_a_kink(slope, ok):
     report = check_gradient(
         lambda p: float(np.maximum(p, 0).sum()), np.zeros(4), np.full(4, slope)
@@ -167,7 +167,7 @@ def test_messages_name_what_is_meant(rng):
     def f(w):
         return w @ w
 
-    with pytest.raises(TypeError, match="an int .* a mask or flat indices; got float"):
+    with pytest.raises(TypeError, match=r"an int .* a mask or flat indices; got float"):
         check_gradient(f, w, 2 * w, indices=0.1)
     with pytest.raises(TypeError, match=r"\(loss, gradient\), pass lambda"):
         check_gradient(f, w, lambda w: (f(w), 2 * w))

@@ -114,12 +114,12 @@ def check_gradient(
         disagrees.
     indices : int, mask or array of int, optional
         Which entries to check; by default all. An int is the size of a random sample
-        with a share of each array like that of its size, at least one where the
-        number allows; `diagnosis` says what share of faulty entries it would have
-        found, and if it leaves out whole arrays the verdict is at best
-        "inconclusive". A mask is built like `params` of Boolean arrays, or flat; integers are
-        flat indices, in the order of the structure and C order in each array.
-        `numeric` is NaN elsewhere.
+        with a share of each array like that of its size, at least one where the number
+        allows; `diagnosis` says what share of faulty entries it would have found, and
+        if it leaves out whole arrays the verdict is at best "inconclusive". A mask is
+        built like `params` of Boolean arrays, or flat; integers are flat indices, in
+        the order of the structure and C order in each array. `numeric` is NaN
+        elsewhere.
     directions : int, default=0
         Random directional derivatives on top, with entries
         :math:`\pm\max(1, |\theta_i|)` for all entries, also those that are not
