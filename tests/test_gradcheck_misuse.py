@@ -119,7 +119,9 @@ def test_an_array_that_the_time_did_not_reach_is_inconclusive(rng):
     assert check_gradient(fun, params, grad, indices=mask).ok
 
 
-@pytest.mark.parametrize(("slope", "ok"), [(0.0, True), (1.0, True), (0.5, True), (3.0, 0)])
+@pytest.mark.parametrize(
+    ("slope", "ok"), [(0.0, True), (1.0, True), (0.5, True), (3.0, 0)]
+)
 def test_the_relative_error_leaves_out_what_lies_on_a_kink(slope, ok):
     report = check_gradient(
         lambda p: float(np.maximum(p, 0).sum()), np.zeros(4), np.full(4, slope)
