@@ -704,7 +704,8 @@ def test_threads_give_the_bits_of_the_serial_check(n_threads):
         for name in params:
             assert one.numeric[name].tobytes() == many.numeric[name].tobytes()
         assert one.worst(20) == many.worst(20)
-        assert one.n_evaluations == many.n_evaluations
+        # (Two show first whether the function follows a copy.)
+        assert one.n_evaluations + 2 == many.n_evaluations
         assert one.blocks == many.blocks
 
 

@@ -243,7 +243,7 @@ def test_float32_stacks_are_float32(rng):
 
 def test_vectorized_functions_that_misbehave_are_told_so(rng):
     x = rng.normal(size=4)
-    with pytest.raises(TypeError, match=r"1 real values .* got shape \(\)"):
+    with pytest.raises(TypeError, match=r"one real value for each .* got shape \(\)"):
         check_gradient(lambda X: (X**2).sum(), x, 2 * x, vectorized=True)
 
     def writes(X):

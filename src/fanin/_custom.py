@@ -33,6 +33,7 @@ __all__ = [
     "check_loss",
     "compiled_function",
     "is_compiled",
+    "is_low_level",
 ]
 
 
@@ -152,7 +153,8 @@ def _user_data(data: Any) -> int:
     )
 
 
-def _is_low_level(thing: Any) -> bool:
+def is_low_level(thing: Any) -> bool:
+    """Whether a thing is a `scipy.LowLevelCallable`."""
     return isinstance(thing, tuple) and type(thing).__name__ == "LowLevelCallable"
 
 
@@ -161,7 +163,7 @@ def is_compiled(thing: Any) -> bool:
     numba = hasattr(thing, "address") and isinstance(
         getattr(thing, "ctypes", None), _FUNCTION
     )
-    return numba or isinstance(thing, _FUNCTION) or _is_low_level(thing)
+    return numba or isinstance(thing, _FUNCTION) or is_low_level(thing)
 
 
 def compiled_function(
@@ -169,7 +171,7 @@ def compiled_function(
 ) -> tuple[int, int | None]:
     """Return the address of a compiled function, and that of its user data."""
     pointer = 0 if data is None else _user_data(data)
-    if _is_low_level(thing):
+    if is_low_level(thing):
         from fanin._kernels._custom import read_capsule
 
         address, text, context = read_capsule(tuple.__getitem__(thing, 0))

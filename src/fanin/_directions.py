@@ -271,6 +271,7 @@ class Directions(SecondLook):
         )
 
     def _value(self, vector: NDArray[np.float64]) -> float:
+        self._be_in_time()
         self.parameters.write(vector)
         found = scalar(self.fun(self.parameters.structure))
         self.parameters.restore()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fanin import _report
 from fanin._directions import Directions
+from fanin._kinks import OutOfTime
 from fanin._report import GradientReport
 from fanin._second_look import EPS32, EPS64, STEPS, points, scalar
 from fanin._selection import Entries, Group, Selection
@@ -33,6 +34,9 @@ FLOAT32 = np.dtype(np.float32)
 
 # A relative step that leaves 16 numbers between the points.
 COARSE = 32 * EPS64
+
+# How far parameters are moved, relative to them, to see what a function looks at.
+FAR = 1e-2
 
 # Entries whose Python floats are held at one time.
 CHUNK = 4096
@@ -167,12 +171,17 @@ class Check(Directions):
             self.step = size
             for block in parameters.blocks:
                 self.step[block.where] *= STEPS[block.dtype]
+        self.given_eps = eps
+        self.unknown = False  # whether an array to be checked was not reached
         self.single = FLOAT32 in dtypes
         self.checked: NDArray[np.bool_] | None = None
         self.stopped = self.timed_out = False
         self.n_evaluations = 0
         self.directions: list[_report.DirectionRecord] = []
         self.notes: list[str] = []
+        self.confirmed: dict[
+            int, float
+        ] = {}  # what other steps found, where they agree
 
     def run(
         self,
@@ -194,6 +203,8 @@ class Check(Directions):
         self.base = scalar(value)
         self.epsilon = self._epsilon(value)
         refuse_change(parameters, "fun")
+        if self.given_eps is None and self.epsilon > EPS64:
+            self._coarsen()
         if thresholds is None:
             coarse = self.single or self.epsilon > EPS64
             thresholds = THRESHOLDS32 if coarse else THRESHOLDS64
@@ -202,6 +213,8 @@ class Check(Directions):
         deadline = None if time_limit is None else start + time_limit
         self._prepare(type(value))
         self._differences(selection, n_threads, deadline, progress)
+        if time_limit is not None:
+            self.last = start + 2 * time_limit
         refuse_change(parameters, "fun")
         n = self.n
         if self.checked is not None:
@@ -221,23 +234,43 @@ class Check(Directions):
         report = self._report(same, clean)
         if not same or not math.isfinite(self.base):
             return report
-        if n_directions:
-            assert selection is not None
-            self._look_along(n_directions, selection.rng, unit)
+        try:
+            if n_directions:
+                assert selection is not None
+                self._look_along(n_directions, selection.rng, unit)
+                report = self._report(same)
+            if self._is_settled(report):
+                return report
+            if not self.noise_known:
+                self.noise, self.noise_known = self._measure_noise(), True
+            self.own_error += self._gradient_noise()
             report = self._report(same)
-        if report.ok:
-            return report
-        if not self.noise_known:
-            self.noise, self.noise_known = self._measure_noise(), True
-        self.own_error += self._gradient_noise()
-        report = self._report(same)
-        if not report.ok:
-            self._examine(report)
+            if not self._is_settled(report):
+                self._examine(report)
+                report = self._report(same)
+            if not self._is_settled(report):
+                self._finish(report)
+        except OutOfTime:
+            parameters.restore()
+            self.timed_out = True
+            self.notes.append(
+                "the time limit ended the second looks (the noise of fun, other steps, "
+                "kinks, directions, Taylor remainders) before they were done: some of "
+                "the findings rest on single differences"
+            )
             report = self._report(same)
-        if not report.ok:
-            self._finish(report)
+            report._explain(parameters.vector)
         refuse_change(parameters, "fun")
         return report
+
+    @staticmethod
+    def _is_settled(report: GradientReport) -> bool:
+        """Whether a second look could change nothing."""
+        if report.ok:
+            return True
+        verdicts = {record.verdict for record in report.blocks.values()}
+        verdicts |= {record.verdict for record in report.directions}
+        return verdicts <= {"correct", "unchecked"}
 
     def may_be_shadowed(self, eps: float | None) -> bool:
         """Whether a check in float64 may decide what this one, in float32, did not."""
@@ -249,6 +282,59 @@ class Check(Directions):
             and math.isfinite(self.base)
             and not self.timed_out
         )
+
+    def _coarsen(self) -> None:
+        """Take the step that suits values of float32, or fewer digits still."""
+        eps = STEPS[FLOAT32] if self.epsilon <= EPS32 else self.epsilon ** (1 / 3)
+        least = eps * np.maximum(1.0, np.abs(self.parameters.vector))
+        if (self.step < least).any():
+            self.step = np.maximum(self.step, least)
+            self.eps = max(self.eps, eps)
+            self.notes.append(
+                f"fun returns fewer digits than float64 has, such as float32: eps is "
+                f"{eps:.2g}, the cube root of what its values are known to; a function "
+                "that computes in float64 is checked far more sharply"
+            )
+
+    def _moved(self, scale: float) -> NDArray[np.float64]:
+        """Return the parameters, moved by that share of their size."""
+        size = scale * np.maximum(1.0, np.abs(self.parameters.vector))
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], self.n)
+        moved = self.parameters.vector + size * signs
+        return self._representable(moved)
+
+    def _at_moved(self, values_at: Callable[[float], Any]) -> Any:
+        """Return ``values_at(scale)``, for a small scale if a large one will not do."""
+        with np.errstate(all="ignore"):
+            try:
+                try:
+                    return values_at(FAR)
+                except (ArithmeticError, ValueError):  # not defined there, say
+                    self.parameters.restore()
+                    return values_at(self.eps)
+            finally:
+                self.parameters.restore()
+
+    def _refuse_globals(self) -> None:
+        """Raise if the function follows its own arrays and not its argument."""
+        copy = self.parameters.duplicate()
+
+        def values_at(scale: float) -> tuple[float, float]:
+            moved = self._moved(scale)
+            value = self._value_at(moved)
+            self.parameters.restore()
+            copy.write(moved)
+            self.n_evaluations += 1
+            return value, scalar(self.fun(copy.structure))
+
+        value, other = self._at_moved(values_at)
+        change = abs(value - self.base)
+        if change > 0 and abs(value - other) > change / 2 and self._is_deterministic():
+            raise ValueError(
+                "fun must use its argument where n_threads is more than 1: each thread "
+                "has its own copy of params, and fun does not follow a change there as "
+                "it does in params itself; it reads other arrays"
+            )
 
     def _is_deterministic(self) -> bool:
         again = scalar(self.fun(self.parameters.structure))
@@ -372,6 +458,10 @@ class Check(Directions):
         assert self.checked is not None
         self.timed_out = timed_out
         self.notes += selection.notes(self.checked, timed_out)
+        here = np.array(
+            [np.count_nonzero(self.checked[b.where]) for b in self.parameters.blocks]
+        )
+        self.unknown = bool(selection.missed(here))
         if self.checked.all():
             self.checked = None
 
@@ -400,6 +490,10 @@ class Check(Directions):
                 pieces.done(n, time.perf_counter() - begun)
 
     def _in_threads(self, pieces: Pieces, n_threads: int) -> None:
+        self._refuse_globals()
+        self._run_threads(pieces, n_threads)
+
+    def _run_threads(self, pieces: Pieces, n_threads: int) -> None:
         from concurrent.futures import Future, ThreadPoolExecutor  # slow to import
 
         def task() -> None:
@@ -461,6 +555,7 @@ class Check(Directions):
             directions=self.directions,
             notes=self.notes,
             clean=clean,
+            unknown=self.unknown,
         )
 
 

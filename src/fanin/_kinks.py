@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ def scalar(value: Any) -> float:
         raise TypeError(
             "fun must return a real scalar; got an array of shape "
             f"{value.shape} and dtype {value.dtype}"
+            + ("; take its sum or mean, or see vectorized=True" * (value.size > 1))
         )
     if not isinstance(
         value, (bool, np.bool_, str, bytes, complex, np.complexfloating)
@@ -66,6 +68,10 @@ def points(
 Slopes = tuple[float, float, float, bool]
 
 
+class OutOfTime(Exception):
+    """The time for second looks is over."""
+
+
 class Kinks:
     """A function, where it was evaluated, and its slopes on various sides of kinks."""
 
@@ -75,6 +81,7 @@ class Kinks:
     n: int
     n_evaluations: int
     base: float  # the function at the point
+    last: float = math.inf  # until when second looks may go on
     epsilon: float  # the machine epsilon of its values
     # One for each entry:
     step: NDArray[np.float64]
@@ -89,6 +96,7 @@ class Kinks:
 
     def _at(self, changes: list[tuple[int, int, float, float]]) -> float:
         """Evaluate with some entries changed: (block, entry, value, old value)."""
+        self._be_in_time()
         slots = self.parameters.slots
         for b, j, value, _ in changes:
             slots[b][j] = value
@@ -97,6 +105,10 @@ class Kinks:
             slots[b][j] = old
         self.n_evaluations += 1
         return found
+
+    def _be_in_time(self) -> None:
+        if time.perf_counter() > self.last:
+            raise OutOfTime
 
     def _infer_kinks(self, rest: NDArray[np.intp]) -> None:
         """Leave out those whose analytic value lies between the slopes on both sides.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fanin._custom import FUNCTION, compiled_function
+from fanin._custom import FUNCTION, compiled_function, is_low_level
 from fanin._evaluate import Check, Function, Pieces
 from fanin._second_look import EPS64, points
 from fanin._selection import Entries, Selection
@@ -38,6 +38,14 @@ class ComplexCheck(Check):
         # A copy, so that the caller's arrays are left alone in second looks too.
         super().__init__(fun, parameters.duplicate(), None)
         self.eps = COMPLEX_STEP if eps is None else eps
+
+    def _coarsen(self) -> None:
+        eps = self.eps
+        super()._coarsen()
+        self.eps = eps  # (what has changed is the step of second looks)
+
+    def _in_threads(self, pieces: Pieces, n_threads: int) -> None:
+        self._run_threads(pieces, n_threads)  # it always gets copies
 
     def _prepare(self, kind: type) -> None:
         super()._prepare(kind)
@@ -93,6 +101,10 @@ class ComplexCheck(Check):
         super()._examine(report)
         n = int(np.count_nonzero(self.status == AGREES))
         if n:
+            # What decides is what the report shows.
+            for i, value in self.confirmed.items():
+                if self.status[i] == AGREES:
+                    self.numeric[i] = value
             self.notes.append(
                 f"real differences confirm {n} entries that the complex step denies: "
                 "fun is not analytic there (abs, a conjugate, a comparison), or loses "
@@ -136,11 +148,50 @@ class VectorizedCheck(Check):
         found = self.many(stacks)
         values = np.asarray(found)
         if values.shape != (k,) or values.dtype.kind not in "fiu":
+            amount = "the points" if k == 1 else f"the {k} points"
             raise TypeError(
-                f"fun must return {k} real values for a stack of {k} points, of shape "
-                f"({k},); got shape {values.shape} and dtype {values.dtype}"
+                f"fun must return one real value for each of {amount} of a stack, of "
+                f"shape ({k},); got shape {values.shape} and dtype {values.dtype}"
             )
         return values
+
+    def _prepare(self, kind: type) -> None:
+        super()._prepare(kind)
+        self._refuse_mixing()
+
+    def _refuse_mixing(self) -> None:
+        """Raise if the value at a point is another where it is one of a stack."""
+
+        def values_at(scale: float) -> tuple[NDArray[Any], NDArray[Any]]:
+            moved = [self._moved(scale), self._moved(-scale)]
+            alone = [self.base, *map(self._value_at, moved)]
+            self.parameters.restore()
+            stack = _Stack(self.parameters, 3)
+            for block, table in zip(self.parameters.blocks, stack.tables, strict=True):
+                table[1:] = [point[block.where] for point in moved]
+            kept = [table.copy() for table in stack.tables]
+            self.n_evaluations += 3
+            together = np.array(self._values(stack.structure, 3), float)
+            for block, table, before in zip(
+                self.parameters.blocks, stack.tables, kept, strict=True
+            ):
+                if (table != before).any():
+                    raise _modified(block.expression)
+            return np.array(alone), together
+
+        alone, together = self._at_moved(values_at)
+        with np.errstate(all="ignore"):
+            apart = np.abs(alone - together)
+            # What the order of summation changes is far less, a move far more.
+            size = np.abs(alone).max()
+            mixed = np.flatnonzero(apart > math.sqrt(self.epsilon) * size)
+        if mixed.size and self._is_deterministic():
+            k = int(mixed[0])
+            raise ValueError(
+                "fun must return the value of each point by itself: of a stack of 3 "
+                f"points it returned {together[k]:.6g} for number {k}, which alone "
+                f"has {alone[k]:.6g}; it mixes the points (a sum over the first axis?)"
+            )
 
     def _state(self, own: bool) -> Any:
         parameters = self.parameters
@@ -169,6 +220,13 @@ class VectorizedCheck(Check):
             self.f_plus[here], self.f_minus[here] = values[:m], values[m:]
             if self.stopped:
                 return
+
+
+def _modified(what: str) -> ValueError:
+    return ValueError(
+        f"fun modified {what}; it must leave its argument as it is (the parameters "
+        "have been restored)"
+    )
 
 
 class _Stack:
@@ -203,10 +261,7 @@ class _Stack:
         self.known = True
         for block, table in zip(self.parameters.blocks, self.tables, strict=True):
             if (table[:k] != self.parameters.vector[block.where]).any():
-                raise ValueError(
-                    f"fun modified {block.expression}; it must leave its argument as "
-                    "it is (the parameters have been restored)"
-                )
+                raise _modified(block.expression)
 
 
 class CallbackCheck(Check):
@@ -224,6 +279,13 @@ class CallbackCheck(Check):
                     "function in C takes double"
                 )
         address, data = compiled_function(fun, FUNCTION, None, "fun")
+        if data == 0 and not is_low_level(fun):
+            # Nothing says what it is: a null pointer would end the process.
+            raise TypeError(
+                "fun takes user data, a third argument, and a bare function in C "
+                "brings none; pass scipy.LowLevelCallable(fun, user_data), of a "
+                "numba.cfunc with its .ctypes"
+            )
         self.owner = fun  # keeps the address valid
         self.callback = _callback.Callback(address, data)
         self.point = np.empty(parameters.size)

@@ -160,7 +160,7 @@ def product_report(
     reports = []
     for k, (v, (gradient, unit)) in enumerate(zip(cotangents, gradients, strict=True)):
         look = ProductCheck(forward, v, parameters, eps)
-        few = min(FEW_ENTRIES, parameters.size)
+        few = min(max(FEW_ENTRIES, len(parameters.blocks)), parameters.size)
         try:
             report = look.run(
                 gradient,

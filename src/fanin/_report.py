@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -83,7 +84,8 @@ class GradientReport:
     ----------
     relative_error : float
         ``||numeric - analytic|| / (||numeric|| + ||analytic||)`` (Euclidean norms)
-        over all entries; 0 if both are zero, NaN if an entry is not finite.
+        over all entries that were judged, those on a kink not among them; 0 if both
+        are zero, NaN if an entry is not finite.
     verdict : {"correct", "suspicious", "wrong", "inconclusive"}
         The strongest finding over the arrays, in the order wrong, suspicious,
         inconclusive, correct.
@@ -149,6 +151,7 @@ class GradientReport:
     _layered: bool = True
     # Which entries were checked; None: all of them.
     _checked: NDArray[np.bool_] | None
+    _unknown: bool
     _unchecked_analytic: NDArray[np.float64]
     directions: list[DirectionRecord]
 
@@ -179,6 +182,7 @@ class GradientReport:
         checked: NDArray[np.bool_] | None = None,
         directions: Sequence[DirectionRecord] = (),
         clean: bool = False,
+        unknown: bool = False,
         elapsed: float = 0.0,
     ) -> GradientReport:
         """Judge two gradients given as flat vectors.
@@ -218,6 +222,8 @@ class GradientReport:
         clean : bool
             Every entry is known to agree within ``thresholds[0]``: the verdict is
             "correct", and the tables are made when they are asked for.
+        unknown : bool
+            An array that was to be checked was not: the verdict is not "correct".
         """
         self = object.__new__(cls)
         a = np.array(analytic, dtype=np.float64)
@@ -259,7 +265,8 @@ class GradientReport:
         self._notes = list(notes)
         self._theta, self._hypotheses = None, None
         self._found, self._confirmed, self._sentences = [], [], None
-        if clean and not directions and deterministic:
+        self._unknown = unknown
+        if clean and not directions and deterministic and not unknown:
             self.verdict = "correct"
         else:
             self._judge()
@@ -313,21 +320,31 @@ class GradientReport:
         largest = _largest(a[finite], x[finite])
         both = norm(_scaled(a[finite], largest)) + norm(_scaled(x[finite], largest))
         whole = (largest, both)
-        self.relative_error = _relative(a, x) if finite.all() else math.nan
+        # What is on a kink has no gradient that the numbers could be held against.
+        judged = self._status != KINK
+        self.relative_error = (
+            _relative(a[judged], x[judged]) if finite.all() else math.nan
+        )
         found: dict[str, BlockRecord] = {}
         self._said = {}
         for name, where, shape in self._spans:
             found[name], self._said[name] = self._judge_block(name, where, shape, whole)
         self._blocks = found
-        self.verdict = min(
-            (record.verdict for record in found.values()),
+        self.verdict = self._strongest()
+        if not self._deterministic:
+            self.verdict = "inconclusive"
+
+    def _strongest(self) -> str:
+        """Return the strongest of all findings."""
+        return min(
+            (
+                *(record.verdict for record in self._blocks.values()),
+                *(direction.verdict for direction in self.directions),
+                *(["inconclusive"] if self._unknown else []),
+            ),
             key=ORDER.index,
             default="correct",
         )
-        for direction in self.directions:
-            self.verdict = min(self.verdict, direction.verdict, key=ORDER.index)
-        if not self._deterministic:
-            self.verdict = "inconclusive"
 
     # -- the diagnosis -------------------------------------------------------------
 
@@ -364,13 +381,7 @@ class GradientReport:
         self._scores()  # (the tables are made before they are changed)
         if confirmations:
             _explanation.confirm(self, confirmations)
-            self.verdict = min(
-                (
-                    *(record.verdict for record in self._blocks.values()),
-                    *(direction.verdict for direction in self.directions),
-                ),
-                key=ORDER.index,
-            )
+            self.verdict = self._strongest()
         self._theta, self._hypotheses = theta, hypotheses
         self._sentences = _explanation.compose(self)
         # Kept no longer: a report is to be stored and pickled.
@@ -421,7 +432,9 @@ class GradientReport:
             score,
         )
 
-        relative = norm(difference) / scale if scale > 0 else 0.0
+        judged = status != KINK
+        own = norm(a1[judged]) + norm(x1[judged])
+        relative = norm(difference[judged]) / own if own > 0 else 0.0
         beyond = norm(excess) / scale if scale > 0 else 0.0
         # Errors of n entries add up like their root, not like their sum.
         blur = float(norm(np.minimum(e1, 1e300)[~cleared]))
@@ -605,7 +618,13 @@ class GradientReport:
         >>> report.worst(1)[0].index
         (2,)
         """
-        if k <= 0:
+        try:
+            k = operator.index(k)
+        except TypeError:
+            raise TypeError(f"k must be an integer; got {type(k).__name__}") from None
+        if k < 0:
+            raise ValueError(f"k must not be negative; got {k}")
+        if k == 0:
             return []
         order = self._order(slice(0, self._analytic.size))[: min(k, self.n_checked)]
         starts = np.array([where.start for _, where, _ in self._spans])
@@ -751,6 +770,11 @@ class GradientReport:
         if not self._deterministic:
             return "inconclusive: the function is random"
         guilty = [r for r in self.blocks.values() if r.verdict == self.verdict]
+        if not guilty and self.verdict == "inconclusive" and self._unknown:
+            names = [n for n, r in self.blocks.items() if r.verdict == "unchecked"]
+            rest = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            where = names[0] if names else "an array"
+            return f"inconclusive: {where}{rest} not checked; {error}"
         if not guilty:  # then it is a direction
             return f"{self.verdict}: along a random direction; {error}"
         # The array that is most wrong first, as in `worst`.

@@ -45,6 +45,7 @@ class SecondLook(Kinks):
     thresholds: tuple[float, float]
     noise: float  # how noisy the function's values were found to be
     ratio: NDArray[np.float64]
+    confirmed: dict[int, float]  # what other steps found where they agree
     checked: NDArray[np.bool_] | None = None  # None: all of them
     # The gradient, flat, at the parameters as they are now; None if it is no function.
     gradient_at: Callable[[], NDArray[np.float64]] | None = None
@@ -343,6 +344,8 @@ class SecondLook(Kinks):
             for x, e in estimates
             if abs(x - a) <= slack(e) + low * (abs(x) + abs(a))
         ]
+        if agree:
+            self.confirmed[i] = min(agree, key=lambda found: found[1])[0]
         # An estimate decides if it would have shown an error of the entry. One that
         # is noisier than the first must come nearer, not only be too vague to object.
         coarse = 2 * float(self.error[i])

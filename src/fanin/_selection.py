@@ -69,9 +69,7 @@ class Selection:
         taken: Entries
         if n <= first:
             taken = np.arange(n) if left is None else left
-            yield from self._shuffled(taken)
-            return
-        if left is None:
+        elif left is None:
             taken, left = self.sample(first), np.arange(n)
         else:
             # One of each array, then any.
@@ -79,7 +77,16 @@ class Selection:
             _, one = np.unique(self._block_of(order), return_index=True)
             rest = np.delete(order, one)[: max(0, first - one.size)]
             taken = np.concatenate([order[one], rest])
-        yield from self._shuffled(taken)
+        # One of each array before a second of any.
+        order = self.rng.permutation(taken)
+        _, one = np.unique(self._block_of(order), return_index=True)
+        yield from self._shuffled(order[one])
+        rest = np.delete(order, one)
+        while rest.size:  # and few at a time, of all arrays alike
+            yield from self._shuffled(rest[: one.size])
+            rest = rest[one.size :]
+        if n <= first or left is None:
+            return
         left = self.rng.permutation(np.setdiff1d(left, taken, assume_unique=True))
         size = first
         while left.size:
@@ -113,12 +120,13 @@ class Selection:
             [np.count_nonzero(checked[b.where]) for b in self.parameters.blocks]
         )
         of = f"{amount(n)} of {amount(total)} checked"
+        left_out = self.left_out(here, timed_out)
         if timed_out:
             of = f"the time limit ended the check: {of}"
         if self.entries is not None and not self.sampled:
             if timed_out:
                 of += f", of the {amount(self.entries.size)} that `indices` names"
-            return [f"{of}: nothing is known of the others"]
+            return [f"{of}: nothing is known of the others", *left_out]
         looked = (here > 0) & (self.sizes > 0)
         # A fault may hide in the array of which the smallest share was looked at.
         population = int(self.sizes[looked].sum())
@@ -129,8 +137,28 @@ class Selection:
             where = f"the entries of the {int(looked.sum())} arrays looked at"
         return [
             f"{of}: a fault in more than {100 * share:.2g} % of {where} would be seen "
-            f"with {100 * CONFIDENCE:.0f} % probability"
+            f"with {100 * CONFIDENCE:.0f} % probability",
+            *left_out,
         ]
+
+    def left_out(self, here: NDArray[np.int64], timed_out: bool) -> list[str]:
+        """Say which arrays nobody has looked at, though nobody has asked for that."""
+        names = [self.parameters.blocks[b].name for b in self.missed(here)]
+        if not names:
+            return []
+        why = "the time limit" if timed_out else "so small a sample"
+        shown = ", ".join(names[:3])
+        if len(names) > 3:
+            shown += f" and {len(names) - 3} more"
+        return [f"{shown}: {why} left no entry to check; nothing is known of it"]
+
+    def missed(self, here: NDArray[np.int64]) -> list[int]:
+        """Return the arrays that should have been looked at; `here`: their counts."""
+        wanted = self.sizes > 0
+        if self.entries is not None and not self.sampled:
+            wanted[:] = False
+            wanted[self._block_of(self.entries)] = True
+        return np.flatnonzero(wanted & (here == 0)).tolist()
 
 
 def hidden_share(n: float) -> float:
@@ -162,6 +190,11 @@ def _chosen(indices: Any, parameters: Parameters) -> Entries | None:
     """Return the flat indices of a mask or of a list of flat indices."""
     size = parameters.size
     flat = _flat(indices)
+    if isinstance(indices, (float, np.floating, str)):
+        raise TypeError(
+            "indices must be an int (the size of a sample), a mask or flat indices; "
+            f"got {type(indices).__name__}"
+        )
     if flat is not None and flat.size == 0 and flat.ndim == 1:
         flat = flat.astype(np.intp)  # an empty list
     if flat is not None and flat.dtype.kind in "iu" and flat.ndim == 1:

@@ -84,7 +84,9 @@ def check_gradient(
         modify its argument. Or a compiled function ``double f(const double *theta,
         intptr_t n[, void *user_data])``, as a SciPy `LowLevelCallable`, a ctypes
         function or a `numba.cfunc`: it gets all parameters, float64, as one vector,
-        and runs without the GIL on all cores.
+        and runs without the GIL on all cores. One that takes user data must be a
+        `scipy.LowLevelCallable(f, user_data)` (of a `numba.cfunc`, with its
+        ``.ctypes``), which brings them.
     params : array, list, tuple or dict
         Where to check: a float32 or float64 array of any shape and layout, or a list,
         tuple or dict of such, nested as you like. Floats in a list or dict are
@@ -100,8 +102,9 @@ def check_gradient(
         The gradient to check: the same structure and shapes, or a function of
         `params` that returns it.
     eps : float, optional
-        The relative step, 1e-7 by default; for float32 parameters 4.9e-3, the cube
-        root of the machine epsilon; 1e-20 for the complex step.
+        The relative step, 1e-7 by default; for float32 parameters, or values of
+        `fun` that are float32, 4.9e-3, the cube root of the machine epsilon; 1e-20
+        for the complex step.
     method : {"central", "complex"}, default="central"
         "complex" takes :math:`d\theta^{approx}_i = \operatorname{Im}
         f(\theta + i h_i e_i) / h_i` (Squire & Trapp 1998), one evaluation an entry and
@@ -111,11 +114,12 @@ def check_gradient(
         disagrees.
     indices : int, mask or array of int, optional
         Which entries to check; by default all. An int is the size of a random sample
-        with a share of each array like that of its size, at least one where the
-        number allows; `diagnosis` says what share of faulty entries it would have
-        found. A mask is built like `params` of Boolean arrays, or flat; integers are
-        flat indices, in the order of the structure and C order in each array.
-        `numeric` is NaN elsewhere.
+        with a share of each array like that of its size, at least one where the number
+        allows; `diagnosis` says what share of faulty entries it would have found, and
+        if it leaves out whole arrays the verdict is at best "inconclusive". A mask is
+        built like `params` of Boolean arrays, or flat; integers are flat indices, in
+        the order of the structure and C order in each array. `numeric` is NaN
+        elsewhere.
     directions : int, default=0
         Random directional derivatives on top, with entries
         :math:`\pm\max(1, |\theta_i|)` for all entries, also those that are not
@@ -125,7 +129,7 @@ def check_gradient(
     vectorized : bool, default=False
         `fun` takes a stack of k points, each array with an axis of k in front (and
         each float an array of k), and returns k values: one call for many points. A
-        stack takes some MB.
+        stack takes some MB. Three points show first whether it mixes them.
     n_threads : int, optional
         How many threads call `fun` at once. The default is 1: most Python functions
         hold the GIL, and threads would only slow them down. With more, each thread
@@ -136,8 +140,10 @@ def check_gradient(
         For the sample, the directions and the order under a time limit.
     time_limit : float, optional
         Seconds after which no more differences are taken. The order is then random,
-        all arrays first, and `diagnosis` says what share of faulty entries those
-        that were reached would have shown.
+        one entry of each array first, and `diagnosis` says what share of faulty
+        entries those that were reached would have shown; an array of which none was
+        reached makes the verdict "inconclusive". Second looks and directions, where
+        they are needed, end after as long again.
     progress : bool, default=False
         Show a progress bar (needs tqdm).
     thresholds : (float, float), optional
@@ -547,6 +553,17 @@ def _analytic(
     if not callable(grad):
         return flatten_gradient(grad, parameters)
     value = grad(parameters.structure)
+    if (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and np.ndim(value[0]) == 0
+        and not isinstance(value[0], dict)
+        and not isinstance(parameters.structure, (list, tuple))
+    ):
+        raise TypeError(
+            "grad(params) must return the gradient; got a tuple of two, the first a "
+            "scalar: if that is (loss, gradient), pass lambda p: grad(p)[1]"
+        )
     found = flatten_gradient(value, parameters, "grad(params)")
     refuse_change(parameters, "grad")
     return found
