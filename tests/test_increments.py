@@ -516,6 +516,13 @@ def test_a_sample_is_checked_and_states_its_power(method):
         )
 
 
+def test_a_sample_that_leaves_an_array_out_decides_nothing():
+    net, X, y = smooth([10, 30, 20, 4], "tanh")
+    report = net.check_gradient(X, y, indices=3, rng=0)
+    assert report.verdict == "inconclusive"
+    assert report.n_checked == 3
+
+
 @pytest.mark.parametrize("method", ["increments", "direct"])
 def test_a_mask_chooses_the_entries(method):
     net, X, y = smooth([5, 6, 3], "tanh")

@@ -193,6 +193,12 @@ class Work:
             size *= 4
             some, left = left[:size], left[size:]
 
+    def left_out(self, checked: NDArray[np.bool_]) -> bool:
+        """Whether an array that was to be checked was not reached at all."""
+        chosen = self.selection
+        here = [np.count_nonzero(checked[b.where]) for b in chosen.parameters.blocks]
+        return bool(chosen.missed(np.array(here)))
+
     def notes(self, checked: NDArray[np.bool_]) -> list[str]:
         """Say what is not known of entries that were left out."""
         return self.selection.notes(checked, self.timed_out)
@@ -385,6 +391,7 @@ class IncrementsCheck:
         """Return the report; `digit` is the epsilon of the gradient's arithmetic."""
         self.base = base
         self.checked = work.do(self._compute, self.span)
+        self.unknown = work.left_out(self.checked)
         self.n_evaluations = 2 * int(self.checked.sum())
         if self.crossed.any():
             self._leave_kinks()
@@ -444,6 +451,7 @@ class IncrementsCheck:
             n_evaluations=self.n_evaluations,
             n_total=self.parameters.size,
             clean=clean,
+            unknown=self.unknown,
         )
 
     def _closer(self, entries: Entries, scale: float = CLOSER) -> tuple[Any, ...]:
