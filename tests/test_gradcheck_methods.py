@@ -601,3 +601,33 @@ def test_a_cheap_function_is_not_given_to_threads(rng):
     x = rng.normal(size=200)
     fanin.check_gradient(fun, x, 2 * x)
     assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-2, 1e-3])
+def test_a_float32_step_that_passes_kinks_is_no_alarm(scale):
+    """Arguments far below the step of 4.9e-3: float64 copies have a smaller one."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = (scale * rng.normal(size=(40, 4))).astype(np.float32)
+        y = rng.normal(size=(40, 1)).astype(np.float32)
+        params = {
+            "W1": (rng.normal(size=(4, 9)) / 2).astype(np.float32),
+            "b1": np.zeros(9, np.float32),
+            "W2": (rng.normal(size=(9, 1)) / 3).astype(np.float32),
+        }
+
+        def loss(p, X=X, y=y):
+            return ((np.maximum(X @ p["W1"] + p["b1"], 0) @ p["W2"] - y) ** 2).mean()
+
+        def gradient(p, X=X, y=y):
+            Z = X @ p["W1"] + p["b1"]
+            A = np.maximum(Z, 0)
+            D = 2 * (A @ p["W2"] - y) / len(X)
+            dZ = D @ p["W2"].T * (Z > 0)
+            return {"W1": X.T @ dZ, "b1": dZ.sum(axis=0), "W2": A.T @ D}
+
+        def broken(p, gradient=gradient):
+            return {name: 2 * slope for name, slope in gradient(p).items()}
+
+        assert check_gradient(loss, params, gradient).verdict == "correct"
+        assert check_gradient(loss, params, broken).verdict == "wrong"

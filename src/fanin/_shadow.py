@@ -1,13 +1,13 @@
 """float32 functions that take float64 as well, where float32 decides nothing.
 
-Rounding in float32 may hide so much of a gradient that its check is inconclusive. If
-the function computes in float64 when its parameters are float64, differences there
-decide. That is safe only if it reads no other arrays than its argument. Two
-evaluations for each array look: the same move, in place and in the copy, must change
-both values by the same. Where rounding hides that, too, float64 may say that the
-gradient is right, not that it is wrong; nor of numbers that were computed in float32,
-whose own rounding may be all that is wrong with them. A gradient that is a function is
-called in float64 as well.
+Rounding in float32 may hide so much of a gradient that its check is inconclusive, and
+its large step passes kinks that make a right gradient look wrong. If the function
+computes in float64 when its parameters are float64, differences there decide. That is
+safe only if it reads no other arrays than its argument. Two evaluations for each array
+look: the same move, in place and in the copy, must change both values by the same.
+Where rounding hides that, too, float64 may say that the gradient is right, not that it
+is wrong; nor of numbers that were computed in float32, whose own rounding may be all
+that is wrong with them. A gradient that is a function is called in float64 as well.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def shadow_report(
         )
         return None
     report.n_evaluations += check.n_evaluations
-    said = "float32 decides nothing here; float64 copies of the parameters did"
+    said = "float64 copies of the parameters decided, where float32 is too coarse"
     report.diagnosis = [*_found(report, looked), said, *notes]
     return report
 
