@@ -238,6 +238,9 @@ class Kinks:
             if k % 4 < 2:
                 sign = (-1.0, 1.0)[k % 4]
                 distance = 10.0 ** (1.5 + far * (n + 1) / len(blocks))
+                # Biases alone: weights of zero would move the units to both sides.
+                if k % 8 >= 4 and len(block.shape) > 1:
+                    distance = 10.0**0.5
             move = distance * sign * rng.uniform(0.5, 1, block.size)
             if k % 4 == 3:
                 move *= rng.choice([-1.0, 1.0], block.size)
