@@ -326,6 +326,7 @@ def test_a_kink_within_the_step_is_passed_by_a_smaller_one():
     wrong = net.loss_and_gradient([[1.0]], [5.0])[1]
     wrong[0] *= 1.5
     assert net.check_gradient([[1.0]], [5.0], gradient=wrong).verdict == "wrong"
+    assert net.check_gradient([[1.0]], [5.0], method="direct").verdict == "correct"
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
@@ -518,9 +519,10 @@ def test_a_sample_is_checked_and_states_its_power(method):
 
 def test_a_sample_that_leaves_an_array_out_decides_nothing():
     net, X, y = smooth([10, 30, 20, 4], "tanh")
-    report = net.check_gradient(X, y, indices=3, rng=0)
-    assert report.verdict == "inconclusive"
-    assert report.n_checked == 3
+    for method in ("increments", "direct"):
+        report = net.check_gradient(X, y, method=method, indices=3, rng=0)
+        assert report.verdict == "inconclusive"
+        assert report.n_checked == 3
 
 
 @pytest.mark.parametrize("method", ["increments", "direct"])

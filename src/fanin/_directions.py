@@ -190,7 +190,9 @@ class Directions(SecondLook):
         return outcome
 
     def _rounding(self) -> NDArray[np.float64]:
-        raise NotImplementedError
+        return _report.rounding_error(
+            self.f_plus, self.f_minus, self.span, self.epsilon, self.noise
+        )
 
     def _along(
         self, direction: NDArray[np.float64], active: NDArray[np.intp]

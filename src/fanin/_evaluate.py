@@ -45,8 +45,9 @@ PIECE_SECONDS = 0.02
 
 Function = Callable[[Any], Any]
 # Takes the steps and fills f_plus, f_minus, their difference and the distance of the
-# points; returns which entries it has filled, and what is to be said of the others.
-Differences = Callable[..., tuple[NDArray[np.bool_], list[str]]]
+# points; returns which entries it has filled, what is to be said of the others, and
+# whether an array was not reached that should have been.
+Differences = Callable[..., tuple[NDArray[np.bool_], list[str], bool]]
 
 # Immutable types of exact value, kept as they are until the end of a chunk.
 _PLAIN_TYPES = (float, np.float64, np.float32)
@@ -350,11 +351,6 @@ class Check(Directions):
     def _quotient(self) -> NDArray[np.float64]:
         return (self.f_plus - self.f_minus) / self.span
 
-    def _rounding(self) -> NDArray[np.float64]:
-        return _report.rounding_error(
-            self.f_plus, self.f_minus, self.span, self.epsilon, self.noise
-        )
-
     def _first_status(self) -> NDArray[np.int8]:
         return np.zeros(self.n, np.int8)
 
@@ -569,17 +565,16 @@ class CompiledCheck(Check):
         eps: float | None,
         differences: Differences,
         gradient_noise: Callable[[], NDArray[np.float64]],
-        error_estimate: NDArray[np.float64] | None = None,
         status: NDArray[np.int8] | None = None,
     ):
         super().__init__(fun, parameters, eps)
         self.differences = differences
         self._gradient_noise = gradient_noise  # type: ignore[method-assign]
-        self.estimate, self.given_status = error_estimate, status
+        self.given_status = status
 
     def _differences(self, *_: Any) -> None:
         self.difference = np.full(self.n, math.nan)
-        checked, notes = self.differences(
+        checked, notes, self.unknown = self.differences(
             self.step, self.f_plus, self.f_minus, self.difference, self.span
         )
         self.notes += notes
@@ -588,11 +583,6 @@ class CompiledCheck(Check):
 
     def _quotient(self) -> NDArray[np.float64]:
         return self.difference / self.span
-
-    def _rounding(self) -> NDArray[np.float64]:
-        if self.estimate is not None:
-            return self.estimate
-        return super()._rounding()
 
     def _first_status(self) -> NDArray[np.int8]:
         if self.given_status is not None:

@@ -60,7 +60,6 @@ class Step:
     A: Array  # its input, or xhat of a normalization
     out: Array
     n_in: int
-    number: int  # the layer's
     W: Array | None = None  # weight or gamma
     weight: int = -1  # offsets in theta
     bias: int = -1
@@ -88,8 +87,6 @@ class LossChanges:
     ----------
     exact : bool
         Whether every function on the way has a formula, so that nothing cancels.
-    n_tasks : int
-        Pieces of work, see `run`.
     """
 
     def __init__(self, case: Case, theta: Array) -> None:
@@ -137,7 +134,7 @@ class LossChanges:
         steps: list[Step] = []
         for number, spec in enumerate(case.layers):
             kind, n_in = spec["kind"], A.shape[1]
-            step = Step(kind, A, A, n_in, number)
+            step = Step(kind, A, A, n_in)
             if kind == "dense":
                 n = spec["n_out"]
                 step.W = theta[at : at + n_in * n].reshape(n_in, n)
@@ -162,7 +159,7 @@ class LossChanges:
             if spec.get("activation", "identity") != "identity":
                 function = (spec["activation"], spec["parameter"])
                 out = _apply(A, *function)
-                steps.append(Step("activation", A, out, A.shape[1], number))
+                steps.append(Step("activation", A, out, A.shape[1]))
                 steps[-1].function = function
                 A = out
         return Stretch(steps, A, case.y[rows], share[rows])
@@ -231,9 +228,8 @@ class LossChanges:
             return
         if loss.name == "softmax_cross_entropy":
             y = self._probabilities(stretch)
-            p = np.exp(z - z.max(axis=1, keepdims=True))
+            p = _softmax(z)
             best = p.argmax(axis=1)
-            p /= p.sum(axis=1, keepdims=True)
             rows = np.arange(m)
             others, rest = p.copy(), y.copy()
             others[rows, best] = rest[rows, best] = 0.0
@@ -462,8 +458,7 @@ class LossChanges:
             slope = second = size = np.ones_like(z)
         elif loss.name == "softmax_cross_entropy":
             y = self._probabilities(stretch)
-            p = np.exp(z - z.max(axis=1, keepdims=True))
-            p /= p.sum(axis=1, keepdims=True)
+            p = _softmax(z)
             slope, second, size = p - y, p, p + y
         else:
             y = np.asarray(stretch.y, np.float64)
@@ -582,12 +577,22 @@ def _forward_rounding(stretch: Stretch) -> tuple[list[Array], list[tuple[Any, An
     return values, slopes
 
 
+def _softmax(z: Array) -> Array:
+    p: Array = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return p
+
+
+def _one_sided(step: Step) -> tuple[Array, Array]:
+    up, down = (_apply(step.A + d, *step.function) for d in (NUDGE, -NUDGE))
+    return (step.out - down) / NUDGE, (up - step.out) / NUDGE
+
+
 def _sides(step: Step) -> tuple[Array, Array] | None:
     """Return an activation's slopes to the left and to the right."""
     if step.kind != "activation":
         return None
-    up, down = (_apply(step.A + d, *step.function) for d in (NUDGE, -NUDGE))
-    left, right = (step.out - down) / NUDGE, (up - step.out) / NUDGE
+    left, right = _one_sided(step)
     # (Of a smooth function they differ by the curvature times the distance.)
     return left, np.where(np.abs(right - left) < 1e-3, left, right)
 
@@ -611,10 +616,9 @@ def _through_norm(step: Step, squares: Array, F: Array | None = None) -> Array:
 
 def _slopes(step: Step) -> tuple[Array, Array]:
     """Return an activation's slope and curvature, roughly."""
-    up = _apply(step.A + NUDGE, *step.function)
-    down = _apply(step.A - NUDGE, *step.function)
-    slope = (up - down) / (2.0 * NUDGE)
-    curvature = (up - 2.0 * step.out + down) / NUDGE**2
+    left, right = _one_sided(step)
+    slope = 0.5 * (left + right)
+    curvature = (right - left) / NUDGE
     # Of a kink that is nearby there is none.
     return slope, np.where(np.abs(curvature) * NUDGE < 0.01, curvature, 0.0)
 

@@ -268,7 +268,7 @@ class _Point:
 
         def differences(
             step: Array, f_plus: Array, f_minus: Array, difference: Array, span: Array
-        ) -> tuple[NDArray[np.bool_], list[str]]:
+        ) -> tuple[NDArray[np.bool_], list[str], bool]:
             def compute(entries: Entries | None, tell: Tell | None) -> None:
                 if entries is None:
                     entries = np.arange(step.size)
@@ -296,7 +296,7 @@ class _Point:
             if changes is not None and changes.exact:
                 crossed = changes.run(step, n_threads, np.flatnonzero(checked))[3]
                 status[crossed] = _report.KINK
-            return checked, work.notes(checked)
+            return checked, work.notes(checked), work.left_out(checked)
 
         return differences
 
@@ -350,7 +350,7 @@ def _rounded(
 
     def differences(
         step: Array, f_plus: Array, f_minus: Array, difference: Array, span: Array
-    ) -> tuple[NDArray[np.bool_], list[str]]:
+    ) -> tuple[NDArray[np.bool_], list[str], bool]:
         def compute(entries: Entries | None, tell: Tell | None) -> None:
             plus, minus, apart, _ = changes.run(step, n_threads, entries, tell)
             done = np.isfinite(apart)
@@ -359,7 +359,7 @@ def _rounded(
             difference[done] = plus[done] - minus[done]
 
         checked = work.do(compute, span)
-        return checked, work.notes(checked)
+        return checked, work.notes(checked), work.left_out(checked)
 
     return differences
 

@@ -509,25 +509,24 @@ def check_compiled(
     *,
     eps: float,
     thresholds: tuple[float, float],
-    error_estimate: NDArray[np.float64] | None = None,
     status: NDArray[np.int8] | None = None,
 ) -> GradientReport:
     """Check a gradient as `check_gradient` does, with differences by compiled code.
 
     ``differences(step, f_plus, f_minus, difference, span)`` fills the last four for
     all entries at once, without changing `params`; its ``difference`` may know more
-    digits than ``f_plus - f_minus``. It returns which entries it has filled, and
-    sentences about the others. It may fill `error_estimate`, the typical error
-    of each quotient, and `status` (KINK, say), which are looked at afterwards. `fun`
-    serves for the second looks, before which ``gradient_noise()`` says how far
-    rounding has moved each entry of `gradient`.
+    digits than ``f_plus - f_minus``. It returns which entries it has filled, sentences
+    about the others, and whether an array was not reached that should have been. It
+    may fill `status` (KINK, say), which is looked at afterwards. `fun` serves for the
+    second looks, before which ``gradient_noise()`` says how far rounding has moved
+    each entry of `gradient`.
     """
     start = time.perf_counter()
     parameters = Parameters(params)
     try:
         analytic, unit = flatten_gradient(gradient, parameters, "gradient")
         looked = CompiledCheck(
-            fun, parameters, eps, differences, gradient_noise, error_estimate, status
+            fun, parameters, eps, differences, gradient_noise, status
         )
         report = looked.run(analytic, unit, thresholds)
     finally:
