@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
+    from fanin.diagnostics import SignalReport, SignalWarning, diagnose_signals
     from fanin.functional import dense, dense_backward
     from fanin.gradcheck import (
         GradientError,
@@ -48,6 +49,8 @@ __all__ = [
     "History",
     "Moments",
     "Network",
+    "SignalReport",
+    "SignalWarning",
     "__version__",
     "activations",
     "batch_norm",
@@ -58,6 +61,7 @@ __all__ = [
     "check_vjp",
     "dense",
     "dense_backward",
+    "diagnose_signals",
     "functional",
     "get_num_threads",
     "initializers",
@@ -93,6 +97,8 @@ _HOMES = {
     "History": "history",
     "Moments": "preprocessing",
     "Network": "network",
+    "SignalReport": "diagnostics",
+    "SignalWarning": "diagnostics",
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
     "check_gradient": "gradcheck",
@@ -100,6 +106,7 @@ _HOMES = {
     "check_vjp": "gradcheck",
     "dense": "functional",
     "dense_backward": "functional",
+    "diagnose_signals": "diagnostics",
     "get_num_threads": "_threads",
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,6 +19,9 @@ from fanin.callbacks import EarlyStopping
 from fanin.history import History
 from fanin.layers import BatchNorm, Dense, Dropout, Layer
 from fanin.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from fanin.diagnostics import SignalReport
 
 __all__ = ["Network"]
 
@@ -1219,6 +1222,83 @@ class Network:
             time_limit=time_limit,
             progress=progress,
             thresholds=thresholds,
+        )
+
+    def diagnose(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        training: bool = False,
+        feature_names: Sequence[str] | None = None,
+        n_threads: int | None = None,
+    ) -> SignalReport:
+        """Say how signals and gradients fare through the layers, and what is wrong.
+
+        One forward and one backward pass over the data, chunk by chunk, without the
+        GIL, measure of every layer the scale of its outputs and of its gradients, the
+        units that are dead or saturated, and the directions that the outputs fill. The
+        verdict says in words whether signals vanish, explode or collapse, in which
+        layer it starts, and what helps.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_inputs)
+            Real numbers, one row at least; some hundred are enough.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs), optional
+            Targets, as `fanin.losses` says for the network's loss. Without them the
+            gradient at the output is standard normal, the same each time, divided by
+            n_samples: growth factors hardly depend on it.
+        training : bool, default=False
+            Whether dropout drops, with the mask of the next training step, and batch
+            normalization takes the batch's statistics. Nothing of the network changes.
+        feature_names : sequence of str, optional
+            Names of the features; by default a data frame's columns, or "feature 0"
+            and so on.
+        n_threads : int, optional
+            Overrides `fanin.set_num_threads` for this call.
+
+        Returns
+        -------
+        SignalReport
+            Growth factors, records by layer, problems and a verdict in words; it
+            prints as a table.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong shape, dtype or value.
+
+        See Also
+        --------
+        fanin.diagnose_signals : The same for a network written by hand.
+        fanin.callbacks.Monitor : The same while a network trains.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> net = fanin.Network(
+        ...     100, [fanin.layers.Dense(100, "relu", init="lecun_normal")] * 20,
+        ...     loss="squared_error", rng=0)
+        >>> X = np.random.default_rng(0).standard_normal((200, 100))
+        >>> report = net.diagnose(X)
+        >>> round(report.forward_factor, 1)
+        0.7
+        >>> report.starts_at
+        'dense19'
+        >>> report.verdict.partition(":")[0]
+        'gradients shrink by 0.71 per layer'
+        """
+        from fanin.diagnostics import diagnose_network
+
+        return diagnose_network(
+            self,
+            X,
+            y,
+            training=training,
+            feature_names=feature_names,
+            n_threads=n_threads,
         )
 
     # --- training -------------------------------------------------------------------
