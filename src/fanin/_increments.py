@@ -1,9 +1,12 @@
 """A network's loss under changes of single parameters, for its gradient check.
 
-The forward pass of a batch in NumPy, in float64, and from it the tables that
+The forward pass of a batch, in float64, and from it the tables that
 `_kernels._increments` needs to carry increments from every parameter to the loss. No
 line of the backward pass is used. Beside it, how well rounding lets the two gradients
 agree: a second, statistical propagation, see `rounding`.
+
+Products are fanin's: the threads of NumPy's BLAS would go on spinning, on the cores
+that the increments need, when theirs are done.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from fanin._kernels._activations import apply as apply_activation
 from fanin._kernels._increments import Increments
 from fanin._kernels._losses import forward as loss_forward
 from fanin._kernels._operations import dropout_mask
+from fanin.functional import dense
 
 Array = NDArray[np.float64]
 # Is told how many entries more are done; returns True to stop.
@@ -140,7 +144,7 @@ class LossChanges:
                 step.W = theta[at : at + n_in * n].reshape(n_in, n)
                 step.weight, step.l2 = at, spec["l2"]
                 at += n_in * n
-                step.out = A @ step.W
+                step.out = dense(A, step.W)
                 if spec["bias"]:
                     step.bias = at
                     step.out += theta[at : at + n]
@@ -423,7 +427,7 @@ class LossChanges:
         ):
             if step.weight >= 0:
                 if step.kind == "dense":
-                    terms = ((step.A**2).T @ (E + G) + F.T @ G).ravel()
+                    terms = (dense((step.A**2).T, E + G) + dense(F.T, G)).ravel()
                 else:
                     assert step.rstd is not None
                     columns = step.kind in ("batch_norm", "fixed")
@@ -436,7 +440,8 @@ class LossChanges:
                 )
             if step.kind == "dense":
                 assert step.W is not None
-                E, G = (E + G) @ (step.W**2).T, G @ (step.W**2).T
+                squared = (step.W**2).T
+                E, G = dense(E + G, squared), dense(G, squared)
             elif step.kind == "activation":
                 # The slope of a ReLU is exact, one that is 1 - a^2 is known to an
                 # epsilon of 1, and where a unit is saturated that is all there is.
@@ -534,7 +539,7 @@ class LossChanges:
             if step.weight >= 0:
                 terms = np.abs(step.A)
                 if step.kind == "dense":
-                    terms = (terms.T @ B).ravel()
+                    terms = dense(terms.T, B).ravel()
                 else:
                     terms = (terms * B).sum(axis=0)
                 reach[step.weight : step.weight + terms.size] += terms
@@ -542,7 +547,7 @@ class LossChanges:
                 reach[step.bias : step.bias + B.shape[1]] += B.sum(axis=0)
             if step.kind == "dense":
                 assert step.W is not None
-                B = B @ np.abs(step.W).T
+                B = dense(B, np.abs(step.W).T)
             elif slope is not None:
                 B = B * np.maximum(np.abs(slope[0]), np.abs(slope[1]))
             elif step.factor is not None:
@@ -564,7 +569,7 @@ def _forward_rounding(stretch: Stretch) -> tuple[list[Array], list[tuple[Any, An
         slope = curvature = None
         if step.kind == "dense":
             assert step.W is not None
-            F = (F + step.A**2) @ step.W**2
+            F = dense(F + step.A**2, step.W**2)
         elif step.kind == "activation":
             slope, curvature = _slopes(step)
             F = F * slope**2

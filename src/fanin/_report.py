@@ -74,7 +74,8 @@ def norm(values: NDArray[np.float64]) -> float:
     if largest == 0.0 or not math.isfinite(largest):
         return largest
     scaled = values / largest
-    return largest * math.sqrt(float(np.dot(scaled, scaled)))
+    # (np.dot would wake NumPy's BLAS threads, which spin on when it is done.)
+    return largest * math.sqrt(float(np.square(scaled, out=scaled).sum()))
 
 
 class GradientReport:

@@ -65,6 +65,11 @@ cdef extern from "increments.h" nogil:
             double *out, const double *c, Py_ssize_t rows, const double *w,
             Py_ssize_t cols, const double *t, Py_ssize_t stride, int activation,
             double parameter, const double *W, Py_ssize_t outputs) noexcept nogil
+        bint (*spread_softmax)(
+            double *out, const double *c, Py_ssize_t rows, const double *w,
+            Py_ssize_t cols, const double *t, Py_ssize_t stride, int activation,
+            double parameter, const double *W, Py_ssize_t outputs, const double *p,
+            const double *target, double sum, Py_ssize_t reference) noexcept nogil
         void (*norm)(
             double *D, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t cols,
             const double *xhat, double rstd, int centred) noexcept nogil
@@ -274,6 +279,28 @@ cdef int after_spread(const Job *job, int at) noexcept nogil:
     return 1
 
 
+cdef bint softmax_at_once(
+    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t sample, Py_ssize_t active
+) noexcept nogil:
+    """Fill w.out with the changes of a softmax's loss, if what is left allows it."""
+    cdef const Stage *s = &job.stages[at]
+    cdef Py_ssize_t n = job.n_outputs, place = sample * n
+    cdef const double *p = job.t + place
+    cdef int left = job.n_stages - at
+    if (job.loss != SOFTMAX or job.custom.custom != NULL or s.kind != LINEAR
+            or left != 1 and (
+                left != 3 or after_spread(job, at) != 2 or (s + 2).kind != LINEAR)):
+        return False
+    if left == 1:
+        return kernels.spread_softmax(
+            w.out, w.c, active, s.W + k * n, n, NULL, 0, IDENTITY, 0.0, NULL, n, p,
+            p + job.stride, job.sums[sample], job.reference[sample])
+    return kernels.spread_softmax(
+        w.out, w.c, active, s.W + k * s.n_out, s.n_out, (s + 1).t + sample * s.n_out,
+        (s + 1).stride, (s + 1).f.code, (s + 1).f.parameter, (s + 2).W, n, p,
+        p + job.stride, job.sums[sample], job.reference[sample])
+
+
 cdef Py_ssize_t spread(
     Job *job, Worker *w, int *at_, Py_ssize_t k, Py_ssize_t sample,
     Py_ssize_t samples, Py_ssize_t n_changes
@@ -281,7 +308,7 @@ cdef Py_ssize_t spread(
     """Make rows of the column at some samples; returns how many rows a sample has.
 
     For one sample those changes that reach it; of several, all. at_[0] is moved past
-    the stages that are done.
+    the stages that are done, or beyond the last if the losses are done as well.
     """
     cdef int at = at_[0]
     cdef const Stage *s = &job.stages[at]
@@ -306,6 +333,9 @@ cdef Py_ssize_t spread(
                 active += 1
     else:
         active = n_changes
+    if samples == 1 and active > 0 and softmax_at_once(job, w, at, k, sample, active):
+        at_[0] = job.n_stages + 1
+        return active
     if (next != NULL and samples == 1 and active > 0 and at + 2 < job.n_stages
             and (s + 2).kind == LINEAR and kernels.spread_product(
                 w.rows, w.c, active, s.W + k * n, n, next.t + sample * n, stride, code,
@@ -377,8 +407,9 @@ cdef void walk_rows(
         at += 1
     for i in range(samples):
         memset(w.crossed_row, 0, active)
-        losses(job, w, w.rows + i * active * n, n, active, sample + i, -1,
-               w.crossed_row)
+        if at == job.n_stages:
+            losses(job, w, w.rows + i * active * n, n, active, sample + i, -1,
+                   w.crossed_row)
         for v in range(active):
             w.change[w.active[v]] += job.weight[sample + i] * w.out[v]
             w.crossed[w.active[v]] |= w.crossed_row[v]

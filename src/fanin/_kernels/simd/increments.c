@@ -431,21 +431,19 @@ static inline void product(double *S, const double *D, ptrdiff_t lanes, const do
 
 /* `spread` and the product with the next layer's weights, for few outputs: a product
  * of rows would fill registers along the outputs, and leave them half empty; here the
- * changes lie along them. Returns 0, with nothing done, where that does not serve: for
- * large increments, or if a kink is passed. */
-static int spread_product(double *out, const double *c, ptrdiff_t rows, const double *w,
-                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
-                          int activation, double parameter, const double *W,
-                          ptrdiff_t outputs)
+ * changes lie along them, `lanes` to an output. Returns 0, with nothing of use done,
+ * where that does not serve: for large increments, or if a kink is passed. */
+static int spread_sums(double *sums, const double *c, ptrdiff_t rows, ptrdiff_t lanes,
+                       const double *w, ptrdiff_t cols, const double *t,
+                       ptrdiff_t stride, int activation, double parameter,
+                       const double *W, ptrdiff_t outputs)
 {
-    double change[MOST_ROWS] = {0.0}, sums[MOST_OUTPUTS * MOST_ROWS] = {0.0};
-    double waiting[UNITS * MOST_ROWS];
-    const ptrdiff_t lanes = (rows + PAIR - 1) / PAIR * PAIR;
-    if (rows > MOST_ROWS || outputs > MOST_OUTPUTS
-        || !(largest(w, cols) * largest(c, rows) <= TINY)) {
+    double change[MOST_ROWS] = {0.0}, waiting[UNITS * MOST_ROWS];
+    if (!(largest(w, cols) * largest(c, rows) <= TINY)) {
         return 0;
     }
     memcpy(change, c, (size_t)rows * sizeof *c);
+    memset(sums, 0, (size_t)(outputs * lanes) * sizeof *sums);
     for (ptrdiff_t start = 0; start < cols; start += UNITS) {
         const ptrdiff_t units = cols - start < UNITS ? cols - start : UNITS;
         for (ptrdiff_t u = 0; u < units; u++) {
@@ -477,12 +475,82 @@ static int spread_product(double *out, const double *c, ptrdiff_t rows, const do
             }
         }
     }
+    return 1;
+}
+
+static ptrdiff_t lanes_of(ptrdiff_t rows)
+{
+    return (rows + PAIR - 1) / PAIR * PAIR;
+}
+
+static int spread_product(double *out, const double *c, ptrdiff_t rows, const double *w,
+                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
+                          int activation, double parameter, const double *W,
+                          ptrdiff_t outputs)
+{
+    double sums[MOST_OUTPUTS * MOST_ROWS];
+    const ptrdiff_t lanes = lanes_of(rows);
+    if (rows > MOST_ROWS || outputs > MOST_OUTPUTS
+        || !spread_sums(sums, c, rows, lanes, w, cols, t, stride, activation,
+                        parameter, W, outputs)) {
+        return 0;
+    }
     for (ptrdiff_t v = 0; v < rows; v++) {
         for (ptrdiff_t j = 0; j < outputs; j++) {
             out[v * outputs + j] = sums[j * lanes + v];
         }
     }
     return 1;
+}
+
+/* The same on to a softmax's loss, whose sums over the outputs then cross no lanes;
+ * without W the spread is the output. */
+static int spread_softmax(double *out, const double *c, ptrdiff_t rows,
+                          const double *w, ptrdiff_t cols, const double *t,
+                          ptrdiff_t stride, int activation, double parameter,
+                          const double *W, ptrdiff_t outputs, const double *p,
+                          const double *target, double sum, ptrdiff_t reference)
+{
+    double sums[MOST_OUTPUTS * MOST_ROWS];
+    const ptrdiff_t lanes = lanes_of(rows);
+    if (rows > MOST_ROWS || outputs > MOST_OUTPUTS) {
+        return 0;
+    }
+    if (W != NULL) {
+        if (!spread_sums(sums, c, rows, lanes, w, cols, t, stride, activation,
+                         parameter, W, outputs)) {
+            return 0;
+        }
+    } else {
+        double change[MOST_ROWS] = {0.0};
+        memcpy(change, c, (size_t)rows * sizeof *c);
+        for (ptrdiff_t j = 0; j < outputs; j++) {
+            for (ptrdiff_t v = 0; v < lanes; v++) {
+                sums[j * lanes + v] = w[j] * change[v];
+            }
+        }
+    }
+    double most[PAIR] = {0.0};
+    for (ptrdiff_t v = 0; v < lanes; v += PAIR) {
+        double grown[PAIR] = {0.0}, total[PAIR] = {0.0};
+        const double *shift = sums + reference * lanes + v;
+        for (ptrdiff_t j = 0; j < outputs; j++) {
+            const double *S = sums + j * lanes + v;
+            for (ptrdiff_t i = 0; i < PAIR; i++) {
+                double d = S[i] - shift[i], size = fabs(d);
+                most[i] = size > most[i] ? size : most[i];
+                grown[i] += p[j] * expm1_tiny(d);
+                total[i] += target[j] * d;
+            }
+        }
+        for (ptrdiff_t i = 0; i < PAIR; i++) {
+            total[i] = sum * log1p_tiny(grown[i]) - total[i];
+        }
+        memcpy(out + v, total,
+               (size_t)(rows - v < PAIR ? rows - v : PAIR) * sizeof *out);
+    }
+    /* The formulas were for small increments; a NaN of theirs is in what they gave. */
+    return largest(most, PAIR) <= TINY;
 }
 
 /* --- normalization ------------------------------------------------------------------ */
@@ -591,6 +659,7 @@ const struct fanin_increments FANIN_AT_LEVEL(fanin_increments) = {
     .activation = activation_rows,
     .spread = spread,
     .spread_product = spread_product,
+    .spread_softmax = spread_softmax,
     .norm = norm,
     .norm_columns = norm_columns,
     .loss = loss_rows,

@@ -33,6 +33,13 @@ struct fanin_increments {
                           ptrdiff_t cols, const double *t, ptrdiff_t stride,
                           int activation, double parameter, const double *W,
                           ptrdiff_t outputs);
+    /* Of that the change of a softmax's loss, of p and the targets: the two products
+     * (without W the first) and the loss in one. Returns as the one above. */
+    int (*spread_softmax)(double *out, const double *c, ptrdiff_t rows, const double *w,
+                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
+                          int activation, double parameter, const double *W,
+                          ptrdiff_t outputs, const double *p, const double *target,
+                          double sum, ptrdiff_t reference);
     /* D = normalize(x + D) - normalize(x) of rows, for xhat = normalize(x) and
      * rstd = 1 / sqrt(var + eps); without the mean if not `centred`. */
     void (*norm)(double *D, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t cols,
