@@ -15,6 +15,7 @@ leaves it counts. A layer before a normalization may have any scale.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -209,7 +210,8 @@ def _growth(
         _, owner, sloping = steps[largest]
         named = _guilty(steps[largest], sign)
         if logs[largest] >= -ZERO:
-            said = f"{subject} {'are' if subject == 'gradients' else 'is'} 0 from {named} on"
+            are = "are" if subject == "gradients" else "is"
+            said = f"{subject} {are} 0 from {named} on"
         else:
             said = f"{subject} {verb} by {_factor(sign * logs[largest])} in {named}"
         help_ = _remedy(sign, [(owner, sloping)], subject)
@@ -322,7 +324,7 @@ def _forward(facts: Facts, blocks: list[Block], kind: str) -> ProblemRecord | No
 def _backward(blocks: list[Block], kind: str) -> ProblemRecord | None:
     steps = [
         (_log_ratio(below.gradient, above.gradient), above, below)
-        for below, above in reversed(list(zip(blocks[:-1], blocks[1:], strict=True)))
+        for below, above in reversed(list(itertools.pairwise(blocks)))
     ]
     verb = "shrink" if kind == "vanishing_gradients" else "grow"
     return _growth(kind, ("gradients", verb), steps)

@@ -14,9 +14,18 @@ from fanin import _validation as check
 
 if TYPE_CHECKING:
     from fanin.history import History
+    from fanin.monitor import Monitor
     from fanin.network import Network
 
-__all__ = ["Callback", "EarlyStopping", "TrainingState"]
+__all__ = ["Callback", "EarlyStopping", "Monitor", "TrainingState"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Monitor":  # is a Callback, and so made after this module
+        from fanin.monitor import Monitor
+
+        return Monitor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(eq=False)
