@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -279,8 +279,8 @@ class Monitor(Callback):
                     "dead_units",
                     record.name,
                     epoch,
-                    f"units of {record.name} are dying: {_percent(shares[0])} were dead "
-                    f"after epoch {epochs[0]}, {_percent(shares[-1])} are now, and "
+                    f"units of {record.name} are dying: {_percent(shares[0])} were "
+                    f"dead after epoch {epochs[0]}, {_percent(shares[-1])} are, and "
                     f"{_percent(bound)} will be in {left} epochs at that rate; try a "
                     "smaller learning rate, or leaky_relu",
                 )
@@ -310,11 +310,8 @@ class Monitor(Callback):
                 ]
                 step, at = _steady(logs), logs[-1]
                 sign = math.copysign(1.0, step)
-                if (
-                    step
-                    and sign * at > 0
-                    and sign * at <= limit <= sign * at + AHEAD * abs(step)
-                ):
+                ahead = sign * at + AHEAD * abs(step)
+                if step and 0 < sign * at <= limit <= ahead:
                     left = (limit - sign * at) / abs(step)
                     found.append((left, step, at, reports[-1].layers[i].name))
             if found:
@@ -338,7 +335,7 @@ class Monitor(Callback):
             return
         logs = [math.log(t / start) for t in totals]
         step = _steady(logs)
-        if step > 0 and 0 < logs[-1] and logs[-1] + AHEAD * step >= limit:
+        if step > 0 and logs[-1] > 0 and logs[-1] + AHEAD * step >= limit:
             factor = math.exp(step / spacing)
             self._say(
                 "exploding_gradients",
