@@ -29,7 +29,7 @@ from fanin._signals import flat_bounds
 from fanin.activations import Activation
 from fanin.layers import HE_INIT
 
-__all__ = ["Facts", "geometric_mean", "judge"]
+__all__ = ["Facts", "factors", "judge", "limit"]
 
 # A signal has vanished or exploded if a stretch multiplies it by less than 1 / SPAN or
 # more than SPAN. Layers whose gradients differ by a factor learn at rates that differ
@@ -146,11 +146,6 @@ def _log_ratio(after: float, before: float) -> float:
     if not (math.isfinite(after) and math.isfinite(before)) or before <= 0.0:
         return 0.0
     return math.log(after) - math.log(before) if after > 0.0 else ZERO
-
-
-def geometric_mean(logs: Sequence[float]) -> float:
-    """Return exp of the mean; NaN of nothing."""
-    return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
 def factors(facts: Facts) -> tuple[float, float]:
@@ -308,6 +303,9 @@ def _forward(facts: Facts, blocks: list[Block], kind: str) -> ProblemRecord | No
         last = i == len(blocks) - 1
         if last and i and _named(block.activation) == "identity":
             break  # the scale of logits, or of the targets
+        if i == 0 and facts.features is None:
+            before = block.level
+            continue
         reference = before
         # X's own scale is not the network's; and what a bounded function takes away
         # from values above 1 has not vanished.
@@ -345,7 +343,7 @@ def _others(names: list[str]) -> str:
     return f" (and {len(names) - 1} more layer{'s' if len(names) > 2 else ''})"
 
 
-def is_dead(record: LayerRecord, n_samples: int) -> bool:
+def _is_dead(record: LayerRecord, n_samples: int) -> bool:
     """Whether so many of the layer's units are dead that it is not chance."""
     if record.dead == 1.0 and (record.n_units > FEW or n_samples >= 4 * FEW):
         return True
@@ -356,9 +354,11 @@ def _dead(facts: Facts) -> ProblemRecord | None:
     found: list[tuple[int, LayerRecord]] = []
     for i, record in enumerate(facts.records):
         function = facts.activations[i]
-        if i == len(facts.records) - 1 and not one_sided(function):
-            continue  # an output that is sure of itself
-        if is_dead(record, facts.n_samples):
+        if two_sided(function) or (
+            i == len(facts.records) - 1 and not one_sided(function)
+        ):
+            continue  # saturated, which is another finding; or an output that is sure
+        if _is_dead(record, facts.n_samples):
             found.append((i, record))
     if not found:
         return None
@@ -395,13 +395,15 @@ def _saturated(facts: Facts) -> ProblemRecord | None:
     function = facts.activations[i]
     assert function is not None
     help_ = "an activation that saturates less, such as relu, or normalization layers"
-    if first.scale > (1 + NEAR_THE_RULE) * rule(function):
+    excess = first.scale / rule(function)
+    large = facts.features.rms if i == 0 and facts.features is not None else 0.0
+    if large > STANDARD and not excess > large**2:
+        help_ = "standardize the input"
+    elif excess > 1 + NEAR_THE_RULE:
         help_ = (
             f"use scale {rule(function):g} for {function.name} (the weights have "
             f"{first.scale:.3g})"
         )
-    elif i == 0 and facts.features is not None and facts.features.rms > STANDARD:
-        help_ = "standardize the input"
     return ProblemRecord(
         "saturated_units",
         first.name,
