@@ -37,8 +37,7 @@ def fit(net, X, y, callbacks=(), *, epochs=6, optimizer=None, **more):
         epochs=epochs,
         batch_size=24,
         callbacks=callbacks,
-        rng=1,
-        **more,
+        **({"rng": 1} | more if "resume" not in more else more),
     )
 
 

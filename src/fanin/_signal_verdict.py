@@ -53,8 +53,9 @@ ZERO = -800.0
 # binomial and at least by a tenth, are units dead for another reason.
 DEAD = 0.5
 ALLOWANCE = (0.1, 3.0)
-# Half the values flat means, of tanh, a typical |z| of 3.2: C = 10, where 1 is right.
-SATURATED = 0.5
+# So many flat values mean, of tanh, a z with standard deviation 6.8: C is 47 or more,
+# where 1 is right. (Half of them may be in a network that has learned well.)
+SATURATED = 0.75
 # A layer whose samples differ by 1 % of its values (as far as X's do not do so
 # themselves), or one direction with 99 % of the variance.
 ALIKE = 1e-2
@@ -266,7 +267,7 @@ def _remedy(sign: float, pairs: list[tuple[Block, Block]], subject: str) -> str:
             "relu, or normalization layers"
         )
     flat = [b.active.saturated for b in sloping if two_sided(b.activation)]
-    if sign < 0 and flat and float(np.median(flat)) > SATURATED / 2:
+    if sign < 0 and flat and float(np.median(flat)) > SATURATED / 3:
         return (
             "the units saturate: smaller weights or inputs, normalization layers, or "
             "an activation that saturates less, such as relu"
@@ -301,7 +302,7 @@ def _forward(facts: Facts, blocks: list[Block], kind: str) -> ProblemRecord | No
     before = facts.features.rms if facts.features is not None else math.nan
     for i, block in enumerate(blocks):
         last = i == len(blocks) - 1
-        if last and i and _named(block.activation) == "identity":
+        if last and _named(block.activation) == "identity":
             break  # the scale of logits, or of the targets
         if i == 0 and facts.features is None:
             before = block.level
@@ -386,8 +387,7 @@ def _saturated(facts: Facts) -> ProblemRecord | None:
         function = facts.activations[i]
         if function is None or function.name == "relu":
             continue  # a rectifier that is off is not saturated
-        bound = SATURATED if two_sided(function) else limit(record.n_units)
-        if record.saturated > bound:
+        if record.saturated > SATURATED:
             found.append((i, record))
     if not found:
         return None

@@ -118,9 +118,9 @@ class SignalReport:
     -----
     A signal has vanished or exploded if a stretch of layers multiplies it by less than
     1/100 or more than 100. Units are dead where more of them pass no gradient than
-    the half that would if all samples looked alike, and saturated where more than half
-    of the values are flat. Features are unscaled at 10 times the median standard
-    deviation or root mean square.
+    the half that would if all samples looked alike, and saturated where more than
+    three quarters of the values are flat. Features are unscaled at 10 times the median
+    standard deviation or root mean square.
 
     Examples
     --------
@@ -436,7 +436,8 @@ def _as_dict(record: LayerRecord | InputRecord | ProblemRecord) -> dict[str, Any
 def _thin(record: LayerRecord, n_values: int) -> LayerRecord:
     if record.sample is None or record.sample.size <= n_values:
         return record
-    step = -(-record.sample.size // n_values)
+    rows = max(1, n_values // record.n_units)
+    step = -(-record.sample.shape[0] // rows)
     return replace(record, sample=record.sample[::step].copy())
 
 
