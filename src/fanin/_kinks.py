@@ -239,8 +239,9 @@ class Kinks:
                 sign = (-1.0, 1.0)[k % 4]
                 distance = 10.0 ** (1.5 + far * (n + 1) / len(blocks))
                 # Biases alone: weights of zero would move the units to both sides.
-                if k % 8 >= 4 and len(block.shape) > 1:
-                    distance = 10.0**0.5
+                # As far as it goes: a step of a weight may be that of a large input.
+                if k % 8 >= 4:
+                    distance = 10.0 ** (0.5 if len(block.shape) > 1 else 1.5 + far)
             move = distance * sign * rng.uniform(0.5, 1, block.size)
             if k % 4 == 3:
                 move *= rng.choice([-1.0, 1.0], block.size)
