@@ -126,6 +126,17 @@ def test_healthy_training_warns_of_nothing() -> None:
                 fit(net, X, y, Monitor(X, y), epochs=25)
 
 
+def test_it_can_be_called_by_hand() -> None:
+    X, y = data()
+    net = make()
+    state = fanin.callbacks.TrainingState(net, None, fanin.History(), 4, 1)
+    monitor = Monitor(X, y, every=3)
+    assert monitor.on_train_begin(state) is None
+    for state.epoch in (1, 2, 3, 4):
+        assert monitor.on_epoch_end(state) is None
+    assert monitor.epochs.tolist() == [0, 3]
+
+
 class Push:
     """Stand-in for what training may do to a network, epoch by epoch."""
 

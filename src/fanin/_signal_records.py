@@ -59,6 +59,15 @@ class LayerRecord:
         The second over the first.
     sample : ndarray of shape (at most 1024, n_units), or None
         Outputs for samples evenly spaced among the data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fanin
+    >>> report = fanin.diagnose_signals([np.array([[1.0, 0.0], [3.0, 0.0]])])
+    >>> record = report.layers[0]
+    >>> record.n_units, record.mean, record.dead
+    (2, 1.0, 0.5)
     """
 
     name: str
@@ -97,6 +106,15 @@ class InputRecord:
         The largest absolute value of each; NaN if one of them is NaN.
     rms : float
         Root mean square over samples and features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fanin
+    >>> X = np.array([[1.0, 0.0], [3.0, 0.0]])
+    >>> record = fanin.diagnose_signals([np.tanh(X)], X=X).input
+    >>> record.names, record.mean.tolist()
+    (('feature 0', 'feature 1'), [2.0, 0.0])
     """
 
     n_samples: int
@@ -123,6 +141,14 @@ class ProblemRecord:
         The layer where it starts; "X" for the input, None for the whole.
     sentence : str
         What it is, in words.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fanin
+    >>> report = fanin.diagnose_signals([np.full((20, 3), np.nan)])
+    >>> report.problems[0].kind, report.problems[0].layer
+    ('not_finite', 'layer0')
     """
 
     kind: str

@@ -248,7 +248,11 @@ class Monitor(Callback):
         self.reports[state.epoch] = report._thinned(KEPT)
         if not self.warn:
             return
+        # What the output reads saturates as a classifier becomes sure of itself.
+        sure = report.layers[-2].name if state.epoch and len(report.layers) > 1 else ""
         for problem in report.problems:
+            if problem.kind == "saturated_units" and problem.layer == sure:
+                continue
             if problem.kind in URGENT:
                 self._say(problem.kind, problem.layer, state.epoch, problem.sentence)
         if len(self.reports) >= TREND:
