@@ -378,6 +378,19 @@ def test_a_remedy_is_none_that_the_weights_already_have() -> None:
     assert "normalization" in sentence
 
 
+def test_an_activation_of_its_own_counts_with_the_layer_before_it() -> None:
+    block = [Dense(64, bias=False), layers.Activation("relu"), layers.Dropout(0.1)]
+    net = fanin.Network(64, [*block * 15, Dense(3)], loss="squared_error", rng=0)
+    for name, array in net.named_parameters().items():
+        if name.endswith("weight"):
+            wanted = 0.5**0.5 * math.sqrt(2 / array.shape[0])
+            array *= wanted / array.std()
+    report = net.diagnose(normal(300, 64))
+    assert kinds(report) == ["vanishing_gradients", "vanishing_signal"]
+    assert "use scale 2 for relu (the weights have 1" in report.verdict
+    assert report.backward_factor == pytest.approx(0.5**0.5, rel=0.1)
+
+
 def test_weights_of_zero_say_that_gradients_are_zero() -> None:
     net = stack("relu", 4)
     net.named_parameters()["dense4.weight"][...] = 0
@@ -637,6 +650,32 @@ def test_a_report_does_not_change() -> None:
     assert np.nanmax(report.expected_forward) > 0
     with pytest.raises(TypeError, match=r"Network\.diagnose"):
         fanin.SignalReport()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extreme_numbers_give_a_report_and_no_warning(dtype) -> None:
+    rng = np.random.default_rng(0)
+    largest = float(np.finfo(dtype).max)
+    seen = set()
+    for k in range(120):
+        activation = list(DEPTHS)[k % len(DEPTHS)]
+        depth, n = int(rng.integers(0, 4)), int(rng.integers(1, 30))
+        net = stack(activation, depth, 9, n_inputs=4, dtype=dtype, seed=k)
+        net.parameters *= dtype(rng.choice([0.0, 1e-30, 1e-10, 1.0, 1e10, 1e30]))
+        X = rng.standard_normal((n, 4))
+        X *= rng.choice([0.0, 1e-200, 1e-30, 1.0, 1e30, largest / 10], 4)
+        if k % 5 == 0:
+            X[0, 0] = rng.choice([np.nan, np.inf, -np.inf])
+        if k % 7 == 0:
+            X[...] = X[0]
+        report = net.diagnose(X.astype(dtype), None if k % 2 else np.zeros(n, int))
+        json.dumps(report.to_dict(), allow_nan=False)
+        assert report.verdict in repr(report)
+        assert report._repr_html_()
+        arrays = net.layer_outputs(X.astype(dtype))
+        fanin.diagnose_signals(arrays, arrays, X=X, activation=activation).to_dict()
+        seen |= set(kinds(report))
+    assert {"not_finite", "unscaled_features", "vanishing_gradients"} <= seen
 
 
 def test_one_layer_and_networks_without_weights() -> None:

@@ -276,7 +276,10 @@ def _remedy(sign: float, pairs: list[tuple[Block, Block]], subject: str) -> str:
         constant = rule(next(b.activation for b in sloping if b.activation is not None))
         return f"weights with variance {constant:g} / fan_in keep them level for {name}"
     if not known:
-        return "see the scale of the weights: variance C / fan_in, C = 2 for relu"
+        return (
+            "weights with variance C / fan_in keep them level, C = 2 for relu and 1 "
+            "for tanh"
+        )
     further = " or fanin.calibrate" if subject != "gradients" else ""
     return (
         "the weights have the scale of the rule: normalization layers, skip "
@@ -397,7 +400,7 @@ def _saturated(facts: Facts) -> ProblemRecord | None:
     help_ = "an activation that saturates less, such as relu, or normalization layers"
     excess = first.scale / rule(function)
     large = facts.features.rms if i == 0 and facts.features is not None else 0.0
-    if large > STANDARD and not excess > large**2:
+    if large > STANDARD and not excess > large * large:
         help_ = "standardize the input"
     elif excess > 1 + NEAR_THE_RULE:
         help_ = (
@@ -464,8 +467,7 @@ def _unscaled(facts: Facts) -> ProblemRecord | None:
     if features is None or facts.kinds[0] == "batch_norm":
         return None
     std, mean = features.std, features.mean
-    with np.errstate(over="ignore"):
-        rms = np.hypot(std, mean)
+    rms = np.hypot(std, mean)
     varies = ~_constant(features)
     if not varies.any():
         return None
@@ -478,8 +480,7 @@ def _unscaled(facts: Facts) -> ProblemRecord | None:
     off = large | lost
     if off.any():
         # By how far they are off, the farthest first.
-        with np.errstate(divide="ignore", over="ignore"):
-            far = np.abs(np.log(np.maximum(rms, 5e-324) / usual_rms))
+        far = np.abs(np.log(np.maximum(rms, 5e-324) / usual_rms))
         order = [int(j) for j in np.argsort(-far, kind="stable") if off[j]]
         told = ", ".join(_feature(features, j) for j in order[:3])
         more = f", and {len(order) - 3} more," if len(order) > 3 else ""
@@ -552,6 +553,7 @@ def _not_finite(facts: Facts) -> ProblemRecord | None:
 # --- all of it ----------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # squares of large numbers overflow, and are not needed
 def judge(facts: Facts) -> tuple[list[ProblemRecord], list[ProblemRecord]]:
     """Return the problems, the one to solve first in front, and the notes."""
     problems: list[ProblemRecord | None] = [_not_finite(facts)]

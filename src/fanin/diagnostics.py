@@ -444,6 +444,7 @@ def _thin(record: LayerRecord, n_values: int) -> LayerRecord:
 # --- theory -------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def _expect(
     steps: Sequence[_Step], records: Sequence[LayerRecord], before: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -453,7 +454,7 @@ def _expect(
     std = np.full(n, math.nan)  # of z
     for i, step in enumerate(steps):
         if step.kind == "dense":
-            std[i] = math.sqrt(step.scale * before**2 + step.bias)
+            std[i] = math.sqrt(step.scale * before * before + step.bias)
         elif step.kind == "activation":
             std[i] = before
         function = step.activation
@@ -502,6 +503,7 @@ def _norm_of(array: NDArray[Any], n_threads: int) -> tuple[float, bool]:
     return math.nan if bad else _root_mean_square(s) * math.sqrt(array.size), bad
 
 
+@np.errstate(all="ignore")
 def effective_rank(sample: NDArray[Any]) -> float:
     """Return tr(S)^2 / tr(S S) of the covariance S of the columns."""
     if sample.shape[0] < 2 or not np.isfinite(sample).all():
@@ -641,7 +643,7 @@ def diagnose_network(
             norm, broken = _norm_of(weight, threads)
             gradient_norm = _norm_of(gradients[weight_name], threads)[0]
             if signal.layer.kind == "dense":
-                scale = norm**2 / weight.shape[1]
+                scale = norm * norm / weight.shape[1]
         bias = parameters.get(f"{signal.name}.bias")
         if bias is None:
             bias = parameters.get(f"{signal.name}.beta")
@@ -668,7 +670,12 @@ def diagnose_network(
         before = records[-1].rms
         kind = signal.layer.kind
         steps.append(
-            _Step(kind, signal.activation, scale, bias_norm**2 / records[-1].n_units)
+            _Step(
+                kind,
+                signal.activation,
+                scale,
+                bias_norm * bias_norm / records[-1].n_units,
+            )
         )
         bad.append(broken)
     facts = verdicts.Facts(
@@ -889,7 +896,7 @@ def diagnose_signals(
         if matched[i] is not None:
             W = _weight(matched[i], place("weights", i), width, array.shape[1], i == 0)
             norm, broken = _norm_of(W, threads)
-            scale = norm**2 / W.shape[1]
+            scale = norm * norm / W.shape[1]
             if slopes[i] is not None:
                 dW = _matrix(slopes[i], place("weight_gradients", i))
                 if dW.shape != W.shape:

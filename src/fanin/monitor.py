@@ -353,13 +353,8 @@ class Monitor(Callback):
 
 def _total(report: SignalReport) -> float:
     """Return the norm of the gradient of all weights."""
-    return math.sqrt(
-        sum(
-            r.weight_gradient_norm**2
-            for r in report.layers
-            if not math.isnan(r.weight_gradient_norm)
-        )
-    )
+    norms = [r.weight_gradient_norm for r in report.layers]
+    return math.hypot(*(norm for norm in norms if not math.isnan(norm)))
 
 
 def _steady(values: list[float]) -> float:
