@@ -20,6 +20,7 @@ from fanin import _signal_verdict as verdicts
 from fanin import _validation as check
 from fanin._quadrature import gaussian_mean
 from fanin._signal_records import InputRecord, LayerRecord, ProblemRecord
+from fanin.functional import dense
 
 if TYPE_CHECKING:
     from fanin.network import Network
@@ -504,7 +505,7 @@ def _norm_of(array: NDArray[Any], n_threads: int) -> tuple[float, bool]:
 
 
 @np.errstate(all="ignore")
-def effective_rank(sample: NDArray[Any]) -> float:
+def effective_rank(sample: NDArray[Any], n_threads: int) -> float:
     """Return tr(S)^2 / tr(S S) of the covariance S of the columns."""
     if sample.shape[0] < 2 or not np.isfinite(sample).all():
         return math.nan
@@ -514,7 +515,9 @@ def effective_rank(sample: NDArray[Any]) -> float:
     if largest == 0.0:
         return 0.0
     A /= largest
-    gram = A @ A.T if A.shape[0] < A.shape[1] else A.T @ A
+    # (fanin's product, for NumPy's would start threads of its own.)
+    left = A if A.shape[0] < A.shape[1] else A.T
+    gram = dense(left, left.T, n_threads=n_threads)
     return float(np.trace(gram) ** 2 / np.sum(gram * gram))
 
 
@@ -531,6 +534,7 @@ def _record(
     scale: float,
     weight_norm: float,
     weight_gradient_norm: float,
+    n_threads: int,
 ) -> LayerRecord:
     n, units = forward.n, forward.mean.size
     with np.errstate(over="ignore", invalid="ignore"):
@@ -552,7 +556,7 @@ def _record(
             sample_std=math.sqrt(sample_variance),
             dead=float(np.mean(counted == n)),
             saturated=float(np.mean(forward.flat) / n) if flat_known else math.nan,
-            effective_rank=effective_rank(sample),
+            effective_rank=effective_rank(sample, n_threads),
             scale=scale,
             forward_growth=_ratio(rms, before),
             backward_norm=norm,
@@ -665,6 +669,7 @@ def diagnose_network(
                 scale=scale,
                 weight_norm=norm,
                 weight_gradient_norm=gradient_norm,
+                n_threads=threads,
             )
         )
         before = records[-1].rms
@@ -686,7 +691,7 @@ def diagnose_network(
         [_largest(signal.backward) for signal in found.layers],
         bad,
         features,
-        effective_rank(array[_signals.sampled_rows(found.n_samples)]),
+        effective_rank(array[_signals.sampled_rows(found.n_samples)], threads),
         found.n_samples,
     )
     return SignalReport._from_facts(facts, steps, found.loss)
@@ -863,7 +868,7 @@ def diagnose_signals(
             _signals.observe(given, n_threads=threads),
             _feature_names(X, feature_names, width),
         )
-        input_rank = effective_rank(given[_signals.sampled_rows(n)])
+        input_rank = effective_rank(given[_signals.sampled_rows(n)], threads)
     elif feature_names is not None:
         raise ValueError("feature_names needs X")
     if weight_gradients is not None and weights is None:
@@ -927,6 +932,7 @@ def diagnose_signals(
                 scale=scale,
                 weight_norm=norm,
                 weight_gradient_norm=gradient_norm,
+                n_threads=threads,
             )
         )
         steps.append(_Step("dense", functions[i], scale, 0.0))
