@@ -160,7 +160,7 @@ def test_a_function_for_init_is_left_out(tmp_path):
     header, _ = split(tmp_path / "n")
     assert json.loads(header["__metadata__"][KEY])["layers"][0]["init"] is None
     again = fanin.Network.load(tmp_path / "n")
-    assert again.layers == (Dense(3, init="auto"),)
+    assert again.layers == (Dense(3),)
     assert not again.parameters.any()
 
 
@@ -651,7 +651,7 @@ def test_an_option_of_a_later_version_may_be_missing(saved):
     header["__metadata__"][KEY] = json.dumps(data)
     saved.write_bytes(join(header, numbers))
     found = fanin.Network.load(saved).layers
-    assert (found[0].bias, found[1].init) == (True, "auto")
+    assert (found[0].bias, found[1].init) == (True, None)
     del data["layers"][0]["units"]
     header["__metadata__"][KEY] = json.dumps(data)
     refuse(saved, join(header, numbers), r"layers\[0\] of kind 'dense' lacks 'units'")

@@ -1068,8 +1068,8 @@ def gain(
         ) from error
     if not (level > 0.0 and math.isfinite(1.0 / level)):
         raise ValueError(
-            f"activation {what!r} has no gain by criterion {criterion!r}: what it would "
-            f"keep level is {level:g}"
+            f"activation {what!r} has no gain by criterion {criterion!r}: what is to "
+            f"be kept level is {level:g}"
         )
     return 1.0 / level
 
@@ -1100,8 +1100,8 @@ def _level(
             return _quadrature.mean_square_slope(function)
         return _quadrature.gaussian_mean(lambda z: slope(z) ** 2)
     if criterion == "second_moment":
-        return _quadrature.gaussian_mean(lambda z: function(z) ** 2)
+        return _quadrature.gaussian_mean(lambda z: np.asarray(function(z)) ** 2)
     offset = _quadrature.gaussian_mean(function)
-    level = _quadrature.gaussian_mean(lambda z: (function(z) - offset) ** 2)
+    level = _quadrature.gaussian_mean(lambda z: (np.asarray(function(z)) - offset) ** 2)
     # A constant differs from its mean by the rounding of the mean.
     return level if level > (1e-12 * offset) ** 2 else 0.0
