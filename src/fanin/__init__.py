@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
+    from fanin.calibration import CalibrationReport, calibrate
     from fanin.functional import dense, dense_backward
     from fanin.gradcheck import (
         GradientError,
@@ -44,6 +45,7 @@ if _TYPE_CHECKING:
 
 # "estimators" is no part of a star import: it needs scikit-learn.
 __all__ = [
+    "CalibrationReport",
     "GradientError",
     "GradientReport",
     "History",
@@ -53,6 +55,7 @@ __all__ = [
     "activations",
     "batch_norm",
     "batch_norm_backward",
+    "calibrate",
     "callbacks",
     "check_gradient",
     "check_hessian_product",
@@ -90,6 +93,7 @@ _MODULES = (
     "schedules",
 )
 _HOMES = {
+    "CalibrationReport": "calibration",
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",
     "History": "history",
@@ -97,6 +101,7 @@ _HOMES = {
     "Network": "network",
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
+    "calibrate": "calibration",
     "check_gradient": "gradcheck",
     "check_hessian_product": "gradcheck",
     "check_vjp": "gradcheck",

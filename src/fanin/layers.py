@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from numpy.typing import NDArray
+
 from fanin import _validation as check
 from fanin import activations, initializers
 
@@ -363,6 +365,18 @@ def check_init(init: Any) -> None:
         except (TypeError, ValueError) as error:
             text = str(error).removeprefix("initializer must be ")
             raise type(error)(f"init must be 'auto', {text}") from None
+
+
+def fill_weight(
+    init: Callable[..., Any], weight: NDArray[Any], rng: Any, where: str
+) -> None:
+    """Call a dense layer's initializer."""
+    found = init(weight.shape, rng=rng, dtype=weight.dtype, out=weight)
+    if found is not None and found is not weight:
+        raise TypeError(
+            f"the {where} must fill its argument out and return it or None; it "
+            f"returned {type(found).__name__}"
+        )
 
 
 def activation_met(layers: Sequence[Layer], i: int) -> activations.Activation:

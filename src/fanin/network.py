@@ -24,6 +24,7 @@ from fanin.layers import (
     Layer,
     activation_met,
     check_init,
+    fill_weight,
 )
 from fanin.optimizers import Optimizer
 
@@ -411,12 +412,7 @@ class Network:
                 continue
             weight = arrays[f"dense{i}.weight"]
             init = layer.initializer(self._init, activation_met(self.layers, i))
-            found = init(weight.shape, rng=source, dtype=self.dtype, out=weight)
-            if found is not None and found is not weight:
-                raise TypeError(
-                    f"the init of layers[{i}] must fill its argument out and return it "
-                    f"or None; it returned {type(found).__name__}"
-                )
+            fill_weight(init, weight, source, f"init of layers[{i}]")
         self._parameters[...] = vector
         for name, array in self.named_buffers().items():
             array[...] = 1 if name.endswith("_var") else 0
