@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ OUTER = np.array([9.0, 11.0, 14.0, 18.0, 24.0, 31.0, 38.0])
 NEGLIGIBLE = 1e-18
 MAX_PANELS = 4096
 MAX_HALVINGS = 60
+NARROWEST = 2.0**-48
 # The slope at 0: widths of panels beside it, and what two of them agree to if it is
 # right (differences of values eps apart, times the square of the degree, over width).
 # (No power of 2: rounding would repeat itself.)
@@ -146,7 +148,13 @@ def _by_panels(
             done_size += float(sizes[:n][bad].sum() + sizes[n:][bad].sum())
             return done, done_size
         n_panels += int(bad.sum())
-        if not bad.any() or n_panels > MAX_PANELS:
+        narrow = right - left <= NARROWEST * np.maximum(np.abs(left), np.abs(right))
+        if (
+            not bad.any()
+            or n_panels > MAX_PANELS
+            # Between so few numbers the values are all alike: a step would get lost.
+            or (rule.slopes and bool((narrow & bad).any()))
+        ):
             break
         whole = np.append(parts[:n][bad], parts[n:][bad])
         left, right = (
@@ -155,10 +163,10 @@ def _by_panels(
         )
     what = "mean square slope" if rule.slopes else "mean"
     shape = "some kinks" if rule.slopes else "some kinks and steps"
+    share = (error + rest) / total if total > 0.0 else math.inf
     raise QuadratureError(
         f"function must be one that quadrature can integrate: smooth but for {shape}, "
-        f"and computed in float64; its {what} is uncertain by "
-        f"{(error + rest) / total:.0e} of itself"
+        f"and computed in float64; its {what} is uncertain by {share:.0e} of itself"
     )
 
 

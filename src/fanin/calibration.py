@@ -302,7 +302,8 @@ def calibrate(
     vector = net.parameters.copy()
     arrays = net.unflatten(vector)
     buffers = net.named_buffers()
-    A = array if array.dtype == net.dtype else array.astype(net.dtype)
+    with np.errstate(over="ignore"):
+        A = array if array.dtype == net.dtype else array.astype(net.dtype)
     found = moments(A, nan_policy="propagate", n_threads=threads)
     _finite_input(array, A, found)
     constant = alike = not _varies(found, net.dtype)
@@ -387,7 +388,8 @@ class _Layer:
     ) -> None:
         self.name, self.W, self.A, self.n_threads = name, W, A, n_threads
         # The mean square of A, feature by feature.
-        self.power = found.mean * found.mean + found.var
+        with np.errstate(over="ignore"):
+            self.power = found.mean * found.mean + found.var
         self.b = b
         self.bias = np.zeros(W.shape[1]) if b is None else b.astype(np.float64)
         self.Z = np.empty((A.shape[0], W.shape[1]), W.dtype)
@@ -402,15 +404,15 @@ class _Layer:
         self.variance = self.within + float(self.mean.var())
         if not math.isfinite(self.variance):
             raise FloatingPointError(
-                f"the output of {self.name} is not finite in {self.Z.dtype}, before "
-                "its activation; calibrate changed nothing"
+                f"the output of {self.name} before its activation, or its variance, is "
+                f"not finite in {self.Z.dtype}; calibrate has changed nothing"
             )
 
     def noise(self) -> float:
         """Return what rounding makes of a variance of 0: bounds it by A and W."""
         squares = np.einsum("ij,ij->i", self.W, self.W, dtype=np.float64)
         eps = ROUNDINGS * float(np.finfo(self.W.dtype).eps)
-        return eps * eps * float(self.power @ squares) / self.W.shape[1]
+        return float(eps * eps * (self.power @ squares) / self.W.shape[1])
 
     def factor(self, target: float) -> float | str:
         """Return what W is to be multiplied by, or why nothing would do.
