@@ -341,9 +341,9 @@ def test_blocks_are_independent(distribution, dtype, block_bytes):
     fourth = {UNIFORM: 1 / 5, NORMAL: 3.0, TRUNCATED: 2.37 * variance[TRUNCATED] ** 2}
     var = variance[distribution]
     squares = (x * x - var) / math.sqrt(fourth[distribution] - var * var)
-    # The sums of blocks are normal, those of a normal's squares chi-squared: blocks that
-    # repeated each other's numbers, or were seeded near each other, would show in their
-    # distribution. (36 p-values of a fixed key.)
+    # The sums of blocks are normal, those of a normal's squares chi-squared: blocks
+    # that repeated each other's numbers, or were seeded near each other, would show in
+    # their distribution. (36 p-values of a fixed key.)
     sums = x.sum(axis=1) / math.sqrt(n * var)
     assert stats.kstest(sums, stats.norm.cdf).pvalue > 1e-4
     counts, _ = np.histogram(stats.norm.cdf(sums), bins=16, range=(0, 1))
