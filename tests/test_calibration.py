@@ -428,6 +428,43 @@ def test_overflow_is_named(X):
     np.testing.assert_array_equal(net.parameters, before)
 
 
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        (1e200, np.float64),
+        (1e-200, np.float64),
+        (1e-290, np.float64),
+        (1e35, np.float32),
+        (1e-36, np.float32),
+    ],
+)
+def test_data_of_extreme_size_is_scaled(scale, dtype, X):
+    net = network([Dense(20, "relu"), Dense(3)], dtype=dtype)
+    report = fanin.calibrate(net, (X * scale).astype(dtype))
+    twin = network([Dense(20, "relu"), Dense(3)], dtype=dtype)
+    expected = fanin.calibrate(twin, X)
+    assert report.ok
+    eps = float(np.finfo(dtype).eps)
+    for found, other in zip(report.layers, expected.layers, strict=True):
+        factor = other.factor / scale if other is expected.layers[0] else other.factor
+        # Data at the end of float32's range has lost some digits.
+        assert found.factor == pytest.approx(factor, rel=1e3 * eps)
+
+
+def test_an_activation_that_overflows_is_named(X):
+    def exponential(z):
+        with np.errstate(over="ignore"):
+            return np.exp(z)
+
+    custom = fanin.activations.Custom(exponential, exponential)
+    net = network([Dense(20, custom), Dense(3)])
+    net.named_parameters()["dense0.bias"][...] = 800.0
+    before = net.parameters.copy()
+    with pytest.raises(FloatingPointError, match=r"output of dense1 .* not finite"):
+        fanin.calibrate(net, X)
+    np.testing.assert_array_equal(net.parameters, before)
+
+
 # --- what goes wrong on the way changes nothing ------------------------------------
 
 

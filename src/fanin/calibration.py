@@ -374,6 +374,12 @@ def _one_layer(
     return one.forward(A, training=training, n_threads=n_threads)
 
 
+def _unit(*values: NDArray[np.float64]) -> float:
+    """Return the largest size among numbers; 1 if all are 0."""
+    largest = max(float(np.abs(v).max()) for v in values)
+    return largest if largest != 0.0 else 1.0
+
+
 class _Layer:
     """One dense layer at work: its weight, and what it makes of its input."""
 
@@ -388,61 +394,78 @@ class _Layer:
     ) -> None:
         self.name, self.W, self.A, self.n_threads = name, W, A, n_threads
         # The mean square of A, feature by feature.
-        with np.errstate(over="ignore"):
-            self.power = found.mean * found.mean + found.var
+        self.A_unit = _unit(found.mean, found.std)
+        with np.errstate(invalid="ignore"):  # what is not finite shows in Z
+            self.power = (found.mean / self.A_unit) ** 2
+            self.power += (found.std / self.A_unit) ** 2
         self.b = b
         self.bias = np.zeros(W.shape[1]) if b is None else b.astype(np.float64)
         self.Z = np.empty((A.shape[0], W.shape[1]), W.dtype)
         self.measure()
 
     def measure(self) -> None:
-        """Compute Z, the means and variances of its units, and its variance."""
+        """Compute Z, the mean and deviation of each unit, and that of all of it."""
         with np.errstate(over="ignore"):
             dense(self.A, self.W, self.b, out=self.Z, n_threads=self.n_threads)
         found = moments(self.Z, nan_policy="propagate", n_threads=self.n_threads)
-        self.mean, self.within = found.mean, float(found.var.mean())
-        self.variance = self.within + float(self.mean.var())
-        if not math.isfinite(self.variance):
+        self.mean, self.std_of_units = found.mean, found.std
+        unit = _unit(self.mean, self.std_of_units)
+        if not math.isfinite(unit):
             raise FloatingPointError(
-                f"the output of {self.name} before its activation, or its variance, is "
-                f"not finite in {self.Z.dtype}; calibrate has changed nothing"
+                f"the output of {self.name} before its activation is not finite in "
+                f"{self.Z.dtype}; calibrate has changed nothing"
             )
+        self.std = unit * math.sqrt(
+            float(np.mean((self.std_of_units / unit) ** 2))
+            + float(np.var(self.mean / unit))
+        )
+
+    def close(self, target: float, tol: float) -> bool:
+        """Whether the variance is within the tolerance."""
+        return abs(self.std * self.std - target) <= tol * target
 
     def noise(self) -> float:
-        """Return what rounding makes of a variance of 0: bounds it by A and W."""
-        squares = np.einsum("ij,ij->i", self.W, self.W, dtype=np.float64)
-        eps = ROUNDINGS * float(np.finfo(self.W.dtype).eps)
-        return float(eps * eps * (self.power @ squares) / self.W.shape[1])
+        """Return what rounding makes of a standard deviation of 0, by A and W."""
+        largest = float(np.abs(self.W).max())
+        scaled = self.W / largest if largest else self.W
+        squares = np.einsum("ij,ij->i", scaled, scaled, dtype=np.float64)
+        size = math.sqrt(float(self.power @ squares) / self.W.shape[1])
+        eps = float(np.finfo(self.W.dtype).eps)
+        return ROUNDINGS * eps * (self.A_unit * largest * size)
 
     def factor(self, target: float) -> float | str:
         """Return what W is to be multiplied by, or why nothing would do.
 
-        With the units' means m and biases b, and s the factor, the variance is
-        s^2 (within + var m) + 2 s cov(m, b) + var b.
+        With the units' means m and standard deviations s without the biases b, and f
+        the factor, the variance is f^2 (mean s^2 + var m) + 2 f cov(m, b) + var b. It
+        is solved for f times the size of m and s, which may be as large or small as
+        numbers are.
         """
         linear = self.mean - self.bias
-        square = self.within + float(linear.var())
+        unit = _unit(linear, self.std_of_units)
+        linear = linear / unit
+        square = float(np.mean((self.std_of_units / unit) ** 2)) + float(linear.var())
         offset = float(self.bias.var())
         if not self.W.any():
             return "its weight is 0: left as it is"
-        if square <= self.noise():
+        if unit * math.sqrt(square) <= self.noise():
             return "it makes the same of all data, but for rounding: left as it is"
         if offset >= target:
             return f"its biases alone have variance {offset:.3g}: left as it is"
         if offset == 0.0:
-            return math.sqrt(target / square)
+            return math.sqrt(target / square) / unit
         cross = float(np.mean((linear - linear.mean()) * self.bias))
         root = math.sqrt(cross * cross + square * (target - offset))
         if cross > 0.0:  # the form without cancellation
-            return (target - offset) / (root + cross)
-        return (root - cross) / square
+            return (target - offset) / (root + cross) / unit
+        return (root - cross) / square / unit
 
     def calibrate(
         self, target: float, tol: float, max_iter: int, constant: bool, alike: bool
     ) -> CalibrationRecord:
         """Scale the weight, and say what was done."""
-        before, total, iterations, sentence = self.variance, 1.0, 0, ""
-        while abs(self.variance - target) > tol * target:
+        before, total, iterations, sentence = self.std, 1.0, 0, ""
+        while not self.close(target, tol):
             factor = self.factor(target)
             if constant:
                 sentence = "all samples of X are the same: left as it is"
@@ -465,10 +488,10 @@ class _Layer:
                 sentence += "; its samples are all alike, only its units differ"
         return CalibrationRecord(
             name=self.name,
-            std_before=math.sqrt(before),
-            std_after=math.sqrt(self.variance),
+            std_before=before,
+            std_after=self.std,
             factor=total,
             iterations=iterations,
-            ok=abs(self.variance - target) <= tol * target,
+            ok=self.close(target, tol),
             sentence=sentence,
         )

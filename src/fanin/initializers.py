@@ -958,12 +958,12 @@ def gain(
     criterion : str, default="second_moment"
         What C is to do:
 
-        - "second_moment": :math:`1 / E[f(u)^2]`. The second moment of the signal stays
-          at 1 from layer to layer.
+        - "second_moment": :math:`1 / E[f(u)^2]`. z keeps the second moment 1 from layer
+          to layer.
         - "variance": :math:`1 / \operatorname{Var} f(u)`. The same with the offset
           E[f(u)] taken out, as if a bias or a batch normalization removed it.
-        - "gradient": :math:`1 / E[f'(u)^2]`. The gradient's second moment stays level
-          on the way back, while the signal's is 1.
+        - "gradient": :math:`1 / E[f'(u)^2]`. The gradient keeps its mean square on the
+          way back, through layers whose z has the second moment 1.
         - "slope": :math:`1 / f'(0)^2`. Small signals, for which f is a straight line,
           keep their variance.
         - "rule": the constant of the rule of thumb: 2 for relu, leaky_relu, silu and
@@ -1005,10 +1005,10 @@ def gain(
     - Mean square or slope at 0. tanh has C = 1 by its slope: a large signal then
       shrinks, ever more slowly as it gets small, and the gradient stays level once it
       is. By the mean square of a signal of size 1, C = 2.54: the signal stays at size
-      1, in the saturated part of tanh, and the gradient grows by C E[f'²] = 1.18 per
-      layer. LeCun et al. (1998) and Glorot & Bengio (2010) take the slope, PyTorch's
-      5/3 is a little above the root of the mean-square value, 1.59. For relu all
-      questions have one answer, 2, for it scales with its argument.
+      1, where tanh bends, and the gradient's square grows by C E[f'²] = 1.18 per layer.
+      LeCun et al. (1998) and Glorot & Bengio (2010) take the slope, PyTorch's
+      5/3 is a little above the root of the mean-square value, 1.59. For relu the signal
+      and the gradient have one answer, 2, at any size, and there is no slope at 0.
     - The offset. The logistic function has the mean 1/2. Its second moment, which is
       mostly that, gives C = 3.41; the deviation from the mean gives 23.1, that is 4.80
       as a factor on the standard deviation; the slope at 0, which is 1/4, gives 16;
