@@ -160,6 +160,40 @@ def test_biases_enter_the_equation(X):
         np.testing.assert_array_equal(net.named_parameters()[name], bias)
 
 
+def test_biases_that_leave_the_weight_almost_nothing():
+    # f^2 a + 2 f c + d = t, with t - d so small that the roots' formula cancels.
+    mp = pytest.importorskip("mpmath")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 4)) + 1
+    net = network([Dense(6)], 4)
+    named = net.named_parameters()
+    W, b = named["dense0.weight"].copy(), named["dense0.bias"]
+    for sign in (1, -1):
+        named["dense0.weight"][...] = W
+        linear = (X @ W).mean(axis=0)
+        b[...] = sign * (linear - linear.mean())
+        target = float(np.var(b)) * (1 + 1e-9)
+        report = fanin.calibrate(net, X, target=target, tol=1e-15, max_iter=1)
+        with mp.workdps(50):
+            Z = [[mp.fdot(map(float, x), map(float, w)) for w in W.T] for x in X]
+            bias = [mp.mpf(float(v)) for v in b]
+            flat = [z for row in Z for z in row]
+            tiled = bias * len(Z)
+
+            def covariance(p, q):
+                n = len(p)
+                pairs = zip(p, q, strict=True)
+                return mp.fsum(x * y for x, y in pairs) / n - (
+                    mp.fsum(p) / n * mp.fsum(q) / n
+                )
+
+            a, c = covariance(flat, flat), covariance(flat, tiled)
+            d = covariance(bias, bias)
+            exact = (mp.sqrt(c * c + a * (target - d)) - c) / a
+        # The difference t - d is known to 1e-16 / 1e-9.
+        assert report.layers[0].factor == pytest.approx(float(exact), rel=1e-6)
+
+
 def test_all_kinds_of_layers(X):
     layers = [
         LayerNorm(),
@@ -263,7 +297,9 @@ def test_the_layout_of_the_data_does_not_matter(layout, X):
     np.testing.assert_allclose(nets[0].parameters, nets[1].parameters, rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.float16, np.float64, ">f4", bool])
+@pytest.mark.parametrize(
+    "dtype", [np.int64, np.float16, np.float32, np.float64, ">f4", bool]
+)
 def test_other_dtypes_than_the_networks(dtype, X):
     data = (X > 0 if dtype is bool else X * 4).astype(dtype)
     data.flags.writeable = False

@@ -12,10 +12,21 @@ import fanin
 from fanin import activations, initializers
 from fanin._quadrature import (
     QuadratureError,
+    _lobatto,
     gaussian_mean,
     mean_square_slope,
     slope_at_zero,
 )
+
+
+def test_the_rule_is_that_of_gauss_and_lobatto():
+    nodes, weights = _lobatto()
+    assert (nodes[0], nodes[-1], nodes.size) == (-1, 1, 16)
+    # Exact for polynomials of degree 2 n - 3.
+    for degree in range(30):
+        exact = 2 / (degree + 1) if degree % 2 == 0 else 0.0
+        assert weights @ nodes**degree == pytest.approx(exact, abs=1e-15)
+    assert abs(weights @ nodes**30 - 2 / 31) > 1e-9
 
 
 def upper(x: float) -> float:
@@ -25,8 +36,8 @@ def upper(x: float) -> float:
 
 # --- quadrature ---------------------------------------------------------------------
 
-# A few units in the last place for each of some thousand terms, which average out.
-CLOSE = 1e-13
+# Panels are halved until they differ by 1e-13 together; twice that.
+CLOSE = 2e-13
 
 CLOSED_FORMS = {
     "constant": (np.ones_like, 1.0),
@@ -97,7 +108,8 @@ def test_mean_of_a_function_far_steeper_than_the_normal(std):
         (lambda z: np.exp(z * z), "must be finite; it is not at"),
         (lambda z: np.exp(z * z / 2), "must"),
         (lambda z: np.where(z > 0.2, np.nan, z), r"must be finite; it is not at 0\.2"),
-        (lambda z: 1 / abs(z), "must be one that quadrature can integrate"),
+        (lambda z: 1 / abs(z), "must be finite; it is not at 0"),
+        (lambda z: 1 / abs(z - 0.7), "must be one that quadrature can integrate"),
         (lambda z: np.float32(np.tanh(z)) ** 2, "computed in float64; .* uncertain by"),
         (lambda z: 1.0, r"its argument's shape, \(\d+,\); got shape \(\)"),
         (lambda z: z + 0j, "real numbers .* complex128"),
@@ -151,6 +163,41 @@ def test_mean_square_slope_with_a_standard_deviation():
     assert found == pytest.approx((1 + math.exp(-0.5)) / 2, rel=1e-9)
 
 
+STEPS = [0.0, 0.3, 0.75, 6e-4, -1 / 3, 0.25 + 2**-40, 1.0, -2.0, 4.0, 1e-3, 1e-9, -3.7]
+
+
+@pytest.mark.parametrize("at", STEPS)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: z > 0,
+        lambda z: np.where(z > 0, z + 1e-2, z),
+        lambda z: np.where(z > 0, np.sin(z) - 1, 0),
+    ],
+)
+def test_a_function_with_a_step_has_no_mean_square_slope(function, at):
+    # Also where no node comes near it: at the edge of a panel, or just beside one.
+    with pytest.raises(
+        QuadratureError, match=r"smooth but for some kinks, .* uncertain by"
+    ):
+        mean_square_slope(lambda z: function(z - at))
+
+
+@pytest.mark.parametrize("at", STEPS)
+def test_steps_and_kinks_anywhere_are_no_obstacle_to_a_mean(at):
+    found = gaussian_mean(lambda z: z > at)
+    assert found == pytest.approx(upper(at), rel=1e-12)
+    found = gaussian_mean(lambda z: np.maximum(z - at, 0))
+    density = math.exp(-at * at / 2) / math.sqrt(2 * math.pi)
+    assert found == pytest.approx(density - at * upper(at), rel=1e-11)
+
+
+@pytest.mark.parametrize("at", STEPS)
+def test_a_kink_anywhere_is_no_obstacle(at):
+    found = mean_square_slope(lambda z: np.maximum(z - at, 0))
+    assert found == pytest.approx(upper(at), rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("function", "left", "right"),
     [
@@ -171,7 +218,7 @@ def test_slopes_beside_zero(function, left, right):
     [
         lambda z: np.sqrt(np.abs(z)),
         lambda z: np.float32(np.tanh(z)),
-        lambda z: 1e5 + np.tanh(z),
+        lambda z: 1e8 + np.tanh(z),
     ],
 )
 def test_slopes_that_are_not_known_are_refused(function):
@@ -382,11 +429,12 @@ def test_the_gain_keeps_the_second_moment_through_wide_layers(name):
         (np.ones_like, "variance", "'ones_like' has no gain .* kept level is 0"),
         (lambda z: 0 * z + 1 / 3, "variance", "has no gain .* kept level is 0"),
         (np.ones_like, "gradient", "has no gain .* kept level is 0"),
-        (np.sign, "slope", "has no gain .* kept level is 0"),
+        (np.sign, "slope", "must have a slope left of 0"),
+        (np.sign, "gradient", "slope is uncertain"),
         (np.cos, "slope", "has no gain .* kept level is 0"),
         (np.abs, "slope", "is -1 to the left and 1 to the right"),
         (lambda z: np.float32(np.tanh(z)), "gradient", "computed in float64"),
-        (lambda z: z > 0.3, "gradient", "mean square slope is uncertain"),
+        (lambda z: z > 0.3, "gradient", "has no gain .* slope is uncertain"),
         (lambda z: np.exp(z * z), "second_moment", "must be finite"),
         (lambda z: 1.0, "second_moment", "of its argument's shape"),
     ],

@@ -885,6 +885,19 @@ def test_sparse_weights_are_normal_and_their_places_even(dtype):
     assert (weight**2).sum(axis=0).mean() == pytest.approx(scale, rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sparse_weights_know_nothing_of_their_places(dtype):
+    # One weight a unit: its place, value and size, in eighths, are independent.
+    weight = initializers.sparse((64, 40_000), n_nonzero=1, rng=2, dtype=dtype)
+    place = np.abs(weight).argmax(axis=0) // 8
+    value = stats.norm.cdf(weight.sum(axis=0).astype(np.float64))
+    for number in (value, np.abs(2 * value - 1)):
+        part = (number * 8).astype(int)
+        table = np.zeros((8, 8), int)
+        np.add.at(table, (place, part), 1)
+        assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
 def test_sparse_draws_every_set_alike():
     # All sets of 2 of 5: ten, of which each unit takes one.
     chosen = initializers.sparse((5, 50_000), n_nonzero=2, rng=0) != 0

@@ -171,6 +171,7 @@ def scale_of(weight):
         ([Dense(500), Activation("identity"), RMSNorm(), Activation("silu")], [2]),
         ([Dense(500), Activation("tanh"), Activation("relu")], [1]),
         ([Dense(500, "tanh"), BatchNorm(), Activation("relu")], [1]),
+        ([Dense(500), Dense(500), Activation("relu")], [1, 2]),
         ([Dense(500), Activation(activations.LeakyReLU(0.1))], [2]),
         ([Dense(500, init="lecun_normal"), Activation("relu")], [1]),
         ([Dense(500, init="auto"), Activation("relu")], [2]),

@@ -4,8 +4,10 @@ E[f(s u)] for u standard normal is what an activation function does to the varia
 of a wide layer. For smooth f, Gauss-Hermite quadrature has it from a hundred values.
 For those with kinks or steps (ReLU off a straight line, hardtanh), or as steep as the
 logistic at a large s, it converges too slowly to be of use: two orders then disagree,
-and the integral is taken by Gauss-Legendre quadrature over panels instead, which are
-halved until they agree. A kink costs some 50 halvings of the panel that has it.
+and the integral is taken over panels instead, which are halved until they agree. A kink
+costs some 50 halvings of the panel that has it. The rule for a panel is that of Gauss
+and Lobatto, which has nodes at its ends: what lies beside an end, before the next node,
+does not go unseen.
 
 Slopes of a function that comes without a derivative are those of the polynomials that
 interpolate it on the panels. Differences of values eps apart in a panel of width w give
@@ -62,8 +64,15 @@ def _hermite(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 @functools.cache
-def _legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return np.polynomial.legendre.leggauss(NODES)
+def _lobatto() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the nodes of Gauss-Lobatto quadrature on [-1, 1], and the weights."""
+    legendre = np.polynomial.Legendre.basis(NODES - 1)
+    slope, curvature = legendre.deriv(), legendre.deriv(2)
+    roots = np.sort(np.asarray(slope.roots(), np.float64))
+    roots = np.asarray(roots - slope(roots) / curvature(roots), np.float64)
+    inside = (roots - roots[::-1]) / 2
+    nodes = np.concatenate([[-1.0], inside, [1.0]])
+    return nodes, 2 / (NODES * (NODES - 1) * legendre(nodes) ** 2)
 
 
 def _values(
@@ -81,7 +90,7 @@ def _values(
 @functools.cache
 def _differentiation() -> NDArray[np.float64]:
     """Return D with D @ f the derivative, on [-1, 1], of the interpolant of f."""
-    nodes, _ = _legendre()
+    nodes, _ = _lobatto()
     apart = nodes[:, np.newaxis] - nodes
     np.fill_diagonal(apart, 1.0)
     product = apart.prod(axis=1)
@@ -106,7 +115,7 @@ class Rule(NamedTuple):
         self, left: NDArray[np.float64], right: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the integrals of f (or f'^2) and abs(f) over panels, one rule each."""
-        nodes, weights = _legendre()
+        nodes, weights = _lobatto()
         half = (right - left) / 2
         u = ((left + right) / 2)[:, np.newaxis] + half[:, np.newaxis] * nodes
         f = _values(self.function, self.std, u.ravel()).reshape(u.shape)
@@ -295,14 +304,8 @@ def slope_at_zero(function: Function) -> tuple[float, float]:
     >>> tuple(round(slope, 9) for slope in slope_at_zero(np.abs))
     (-1.0, 1.0)
     """
-    nodes, _ = _legendre()
-    apart = nodes[:, np.newaxis] - nodes
-    np.fill_diagonal(apart, 1.0)
-    # f'(end) = sum of f(node) times the derivative of its Lagrange polynomial there.
-    from_end = -1.0 - nodes
-    product = from_end.prod() / from_end
-    inverse = 1 / from_end
-    at_end = product * (inverse.sum() - inverse) / apart.prod(axis=1)
+    nodes, _ = _lobatto()
+    at_end = _differentiation()[0]
     found = []
     with np.errstate(all="ignore"):
         for side in (-1.0, 1.0):
