@@ -167,13 +167,13 @@ def test_biases_that_leave_the_weight_almost_nothing():
     X = rng.standard_normal((50, 4)) + 1
     net = network([Dense(6)], 4)
     named = net.named_parameters()
-    W, b = named["dense0.weight"].copy(), named["dense0.bias"]
+    signs = np.array([1.0, -1, 1, -1, 1, -1])
+    target = 1 + 2.0**-50
     for sign in (1, -1):
+        W = rng.uniform(0.5, 1, (4, 6)) * signs * sign
         named["dense0.weight"][...] = W
-        linear = (X @ W).mean(axis=0)
-        b[...] = sign * (linear - linear.mean())
-        target = float(np.var(b)) * (1 + 1e-9)
-        report = fanin.calibrate(net, X, target=target, tol=1e-15, max_iter=1)
+        named["dense0.bias"][...] = b = signs  # of variance 1 exactly
+        report = fanin.calibrate(net, X, target=target, tol=1e-30, max_iter=1)
         with mp.workdps(50):
             Z = [[mp.fdot(map(float, x), map(float, w)) for w in W.T] for x in X]
             bias = [mp.mpf(float(v)) for v in b]
@@ -190,8 +190,7 @@ def test_biases_that_leave_the_weight_almost_nothing():
             a, c = covariance(flat, flat), covariance(flat, tiled)
             d = covariance(bias, bias)
             exact = (mp.sqrt(c * c + a * (target - d)) - c) / a
-        # The difference t - d is known to 1e-16 / 1e-9.
-        assert report.layers[0].factor == pytest.approx(float(exact), rel=1e-6)
+        assert report.layers[0].factor == pytest.approx(float(exact), rel=1e-12)
 
 
 def test_all_kinds_of_layers(X):

@@ -43,7 +43,6 @@ OUTER = np.array([9.0, 11.0, 14.0, 18.0, 24.0, 31.0, 38.0])
 NEGLIGIBLE = 1e-18
 MAX_PANELS = 4096
 MAX_HALVINGS = 60
-NARROWEST = 2.0**-48
 # The slope at 0: widths of panels beside it, and what two of them agree to if it is
 # right (differences of values eps apart, times the square of the degree, over width).
 # (No power of 2: rounding would repeat itself.)
@@ -157,13 +156,7 @@ def _by_panels(
             done_size += float(sizes[:n][bad].sum() + sizes[n:][bad].sum())
             return done, done_size
         n_panels += int(bad.sum())
-        narrow = right - left <= NARROWEST * np.maximum(np.abs(left), np.abs(right))
-        if (
-            not bad.any()
-            or n_panels > MAX_PANELS
-            # Between so few numbers the values are all alike: a step would get lost.
-            or (rule.slopes and bool((narrow & bad).any()))
-        ):
+        if not bad.any() or n_panels > MAX_PANELS:
             break
         whole = np.append(parts[:n][bad], parts[n:][bad])
         left, right = (
