@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
+    from fanin.calibration import CalibrationReport, calibrate
     from fanin.functional import dense, dense_backward
     from fanin.gradcheck import (
         GradientError,
@@ -30,6 +31,7 @@ if _TYPE_CHECKING:
         check_vjp,
     )
     from fanin.history import History
+    from fanin.initializers import gain
     from fanin.network import Network
     from fanin.normalization import (
         batch_norm,
@@ -43,6 +45,7 @@ if _TYPE_CHECKING:
 
 # "estimators" is no part of a star import: it needs scikit-learn.
 __all__ = [
+    "CalibrationReport",
     "GradientError",
     "GradientReport",
     "History",
@@ -52,6 +55,7 @@ __all__ = [
     "activations",
     "batch_norm",
     "batch_norm_backward",
+    "calibrate",
     "callbacks",
     "check_gradient",
     "check_hessian_product",
@@ -59,6 +63,7 @@ __all__ = [
     "dense",
     "dense_backward",
     "functional",
+    "gain",
     "get_num_threads",
     "initializers",
     "layer_norm",
@@ -88,6 +93,7 @@ _MODULES = (
     "schedules",
 )
 _HOMES = {
+    "CalibrationReport": "calibration",
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",
     "History": "history",
@@ -95,11 +101,13 @@ _HOMES = {
     "Network": "network",
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
+    "calibrate": "calibration",
     "check_gradient": "gradcheck",
     "check_hessian_product": "gradcheck",
     "check_vjp": "gradcheck",
     "dense": "functional",
     "dense_backward": "functional",
+    "gain": "initializers",
     "get_num_threads": "_threads",
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",
