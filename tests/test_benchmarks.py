@@ -146,8 +146,13 @@ def test_rows_of_the_functional_layer_agree(dtype):
         run_once(functional.forward_and_backward(n_rows, 6, 9, dtype, session()))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("distribution", initialization.DISTRIBUTIONS)
+def test_rows_of_the_initializers_agree(distribution, dtype):
+    run_once(initialization.initialize(50, 40, dtype, distribution, session()))
+
+
 def test_other_rows_agree():
-    run_once(initialization.initialize(50, 40, session()))
     run_once(gradients.every_entry([4, 6, 3], 8, 20, session()))
     for activation in ("tanh", "relu"):
         run_once(gradients.million([4, 6, 5, 3], 8, activation, 5, 1, session()))
@@ -223,12 +228,20 @@ def test_a_wrong_gradient_step_or_output_is_refused():
                 reference.check_steps(*arguments)
 
 
-def test_wrong_moments_of_weights_are_refused():
-    W = fanin.initializers.he_normal((50, 400), rng=0)
-    initialization.check_normal(50, W)
+@pytest.mark.parametrize("distribution", initialization.DISTRIBUTIONS)
+def test_wrong_moments_of_weights_are_refused(distribution):
+    W = fanin.initializers.variance_scaling(
+        (50, 4000), scale=2.0, distribution=distribution, rng=0
+    )
+    for kind in initialization.DISTRIBUTIONS:
+        if kind == distribution:
+            initialization.check_moments(50, np.float32, kind, W)
+        else:
+            with pytest.raises(Wrong):
+                initialization.check_moments(50, np.float32, kind, W)
     for wrong in (W * np.float32(1.2), W + np.float32(0.05), np.sign(W) * 0.2):
         with pytest.raises(Wrong):
-            initialization.check_normal(50, wrong)
+            initialization.check_moments(50, np.float32, distribution, wrong)
 
 
 def test_a_wrong_contender_gets_no_time():

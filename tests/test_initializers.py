@@ -326,6 +326,59 @@ def test_no_correlation_between_lanes_groups_and_tasks(distribution, dtype):
             assert abs(r) < 5 / math.sqrt(values.size - lag)
 
 
+TASK_BYTES, GROUP_BYTES = 65_536, 1024  # see _fill.pyx
+
+
+@pytest.mark.parametrize("block_bytes", [TASK_BYTES, GROUP_BYTES])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("distribution", [UNIFORM, NORMAL, TRUNCATED])
+def test_blocks_are_independent(distribution, dtype, block_bytes):
+    n = block_bytes // np.dtype(dtype).itemsize
+    blocks = 4096 if block_bytes == GROUP_BYTES else 256
+    x = draw(blocks * n, distribution, dtype, n_threads=2).astype(np.float64)
+    x = x.reshape(blocks, n)
+    variance = {UNIFORM: 1 / 3, NORMAL: 1.0, TRUNCATED: initializers._TRUNCATED_STD**2}
+    fourth = {UNIFORM: 1 / 5, NORMAL: 3.0, TRUNCATED: 2.37 * variance[TRUNCATED] ** 2}
+    var = variance[distribution]
+    squares = (x * x - var) / math.sqrt(fourth[distribution] - var * var)
+    # The sums of blocks are normal, those of a normal's squares chi-squared: blocks
+    # that repeated each other's numbers, or were seeded near each other, would show in
+    # their distribution. (36 p-values of a fixed key.)
+    sums = x.sum(axis=1) / math.sqrt(n * var)
+    assert stats.kstest(sums, stats.norm.cdf).pvalue > 1e-4
+    counts, _ = np.histogram(stats.norm.cdf(sums), bins=16, range=(0, 1))
+    assert stats.chisquare(counts).pvalue > 1e-4
+    assert 1e-4 < stats.chi2(blocks).cdf(float(sums @ sums)) < 1 - 1e-4
+    if distribution == NORMAL:
+        assert stats.kstest((x * x).sum(axis=1), stats.chi2(n).cdf).pvalue > 1e-4
+    for values in (x / math.sqrt(var), squares):
+        # Element by element, a block with those after it, and with the far ones.
+        sums = values.sum(axis=1)
+        for lag in (1, 2, 3, 16, 64, blocks // 2):
+            r = np.sum(values[:-lag] * values[lag:]) / values[lag:].size
+            assert abs(r) < 5 / math.sqrt(values[lag:].size)
+            r = np.corrcoef(sums[:-lag], sums[lag:])[0, 1]
+            assert abs(r) < 5 / math.sqrt(blocks - lag)
+    # float64 has 2^52 different numbers and more: none occurs twice.
+    if dtype is np.float64:
+        assert len(np.unique(x)) == x.size
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_rows_and_columns_of_a_weight_are_independent(distribution, dtype):
+    # What a network sees: no direction of the input is favoured. The singular values
+    # of W / std are within those of Marchenko & Pastur, (sqrt m +- sqrt n)^2.
+    m, n = 600, 200
+    weight = initializers.variance_scaling(
+        (m, n), scale=m, distribution=distribution, rng=4, dtype=dtype
+    )
+    values = np.linalg.svd(weight.astype(np.float64), compute_uv=False)
+    slack = 5 * m ** (-1 / 6)  # the edge's fluctuations, of order m^(-1/6)
+    assert values[0] < math.sqrt(m) + math.sqrt(n) + slack
+    assert values[-1] > math.sqrt(m) - math.sqrt(n) - slack
+
+
 def test_no_group_repeats():
     words = np.empty((3000, 4, 64), dtype=np.uint32)
     for g in range(len(words)):
@@ -540,9 +593,14 @@ def test_any_bit_generator_will_do(bits):
     assert weight.std() == pytest.approx(math.sqrt(2 / 300), rel=0.02)
 
 
-@pytest.mark.parametrize("name", [*BY_FAN, "variance_scaling", "zeros"])
+EVERY = [*BY_FAN, "variance_scaling", "orthogonal", "sparse", "ones", "zeros"]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_dtype_and_out(name):
     make = initializers.get(name)
+    if name == "sparse":
+        make = functools.partial(make, n_nonzero=2)
     assert make((3, 4)).dtype == np.float32
     assert make((3, 4), dtype="float64").dtype == np.float64
     out = np.full((3, 4), np.nan)
@@ -560,7 +618,7 @@ def test_dtype_and_out(name):
     with pytest.raises(TypeError, match="float32 or float64"):
         make((3, 4), out=np.zeros((3, 4), np.dtype(np.float32).newbyteorder()))
     with pytest.raises(TypeError, match="out must be a NumPy array; got list"):
-        make((1, 1), out=[[0.0]])
+        make((2, 1), out=[[0.0], [0.0]])
     with pytest.raises(TypeError, match="float32 or float64; got int64"):
         make((3, 4), dtype=np.int64)
 
@@ -622,7 +680,7 @@ def test_fans(shape, expected):
 def test_fewer_than_two_axes_need_explicit_fans(shape):
     with pytest.raises(ValueError, match=r"shape must have at least 2 axes.*got \("):
         initializers.fans(shape)
-    for name in BY_FAN:
+    for name in [*BY_FAN, "orthogonal", "sparse"]:
         with pytest.raises(ValueError, match="at least 2 axes"):
             initializers.get(name)(shape)
     make = functools.partial(initializers.variance_scaling, shape)
@@ -653,10 +711,226 @@ def test_convolution_kernels_match_jax():
         assert 0.99 * limit < np.abs(weight).max() <= limit * (1 + 1e-6)
 
 
+# --- Orthogonal matrices -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [(7, 4), (4, 7), (5, 5), (1, 6), (6, 1), (1, 1), (300, 200), (3, 3, 4, 20)],
+)
+def test_orthogonal_columns_or_rows_are_orthonormal(shape, dtype):
+    for gain in (1.0, 0.3, 2.5):
+        weight = initializers.orthogonal(shape, gain=gain, rng=2, dtype=dtype)
+        assert weight.shape == shape
+        assert weight.dtype == dtype
+        assert weight.flags.c_contiguous
+        W = weight.reshape(-1, shape[-1]).astype(np.float64)
+        W = W if W.shape[0] >= W.shape[1] else W.T
+        # Each element is rounded to the dtype: products of columns err by eps, and
+        # the decomposition by some roundings of float64.
+        error = gain**2 * max(4 * float(np.finfo(dtype).eps), 1e-14)
+        np.testing.assert_allclose(W.T @ W, gain**2 * np.eye(W.shape[1]), atol=error)
+        variance = gain**2 / max(W.shape)
+        assert np.mean(W * W) == pytest.approx(variance, rel=1e-6)
+    half = initializers.orthogonal(shape, gain=0.5, rng=2, dtype=dtype)
+    one = initializers.orthogonal(shape, rng=2, dtype=dtype)
+    np.testing.assert_array_equal(half, 0.5 * one)
+
+
+def test_orthogonal_is_haar_distributed():
+    # Without the signs of R's diagonal, LAPACK's Q has a first row of one sign; with
+    # them the matrix is as likely as any of its rotations. For n = 2: the angle of a
+    # column is uniform, and reflections are as frequent as rotations.
+    draws = np.array([initializers.orthogonal((2, 2), rng=i) for i in range(2000)])
+    angle = np.arctan2(draws[:, 1, 0], draws[:, 0, 0])
+    assert stats.kstest(angle, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+    positive = (np.linalg.det(draws) > 0).sum()
+    assert abs(positive - 1000) < 5 * math.sqrt(500)
+    # For n = 3: every element is uniform on (-1, 1) (Archimedes' theorem), and the
+    # trace of a power has mean 0 or 1, as Diaconis & Shahshahani (1994) have it.
+    draws = np.array(
+        [initializers.orthogonal((3, 3), rng=i, dtype=np.float64) for i in range(2000)]
+    )
+    for i in range(3):
+        for j in range(3):
+            p = stats.kstest(draws[:, i, j], stats.uniform(-1, 2).cdf).pvalue
+            assert p > 1e-4  # nine of them
+    trace = np.trace(draws, axis1=1, axis2=2)
+    assert abs(trace.mean()) < 5 / math.sqrt(2000)  # E tr^2 = 1
+    square = np.trace(draws @ draws, axis1=1, axis2=2)
+    assert abs(square.mean() - 1) < 5 * math.sqrt(2 / 2000)
+
+
+def test_orthogonal_of_a_wide_shape_is_a_transpose():
+    tall = initializers.orthogonal((9, 4), rng=8, dtype=np.float64)
+    wide = initializers.orthogonal((4, 9), rng=8, dtype=np.float64)
+    np.testing.assert_array_equal(wide, tall.T)
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "sparse"])
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (3, 5, 30, 20)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_orthogonal_and_sparse_for_any_threads_and_layout(name, shape, dtype):
+    make = getattr(initializers, name)
+    expected = make(shape, rng=6, dtype=dtype, n_threads=1)
+    for n_threads in (2, 3, 16):
+        found = make(shape, rng=6, dtype=dtype, n_threads=n_threads)
+        np.testing.assert_array_equal(found, expected)
+    out = np.empty(shape, dtype, order="F")
+    assert make(shape, rng=6, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    base = np.full([2 * n for n in shape[::-1]], 7, dtype)
+    steps = tuple(slice(None, None, 2) for _ in shape)
+    strided = base[steps].T[..., ::-1]
+    assert make(shape, rng=6, out=strided) is strided
+    np.testing.assert_array_equal(strided, expected)
+    base[steps] = 7
+    assert (base == 7).all()  # nothing else was written
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "sparse"])
+def test_orthogonal_and_sparse_take_every_kind_of_rng(name):
+    make = functools.partial(getattr(initializers, name), (20, 30))
+    rng = np.random.default_rng(3)
+    first, second = make(rng=rng), make(rng=rng)
+    assert (first != second).any()
+    np.testing.assert_array_equal(make(rng=3), first)
+    np.testing.assert_array_equal(make(rng=np.random.SeedSequence(3)), first)
+    assert (make() != make()).any()
+    # The Generator advances by four outputs, whatever is drawn.
+    other = np.random.default_rng(3)
+    initializers.he_normal((0, 4), rng=other)
+    make(rng=other)
+    assert other.bit_generator.state == rng.bit_generator.state
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "sparse"])
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (3, 0, 2)])
+def test_orthogonal_and_sparse_of_size_zero(name, shape):
+    weight = getattr(initializers, name)(shape, rng=0)
+    assert weight.shape == shape
+    assert weight.dtype == np.float32
+
+
+def test_scale_and_gain_zero():
+    assert not initializers.orthogonal((5, 3), gain=0.0, rng=0).any()
+    assert not initializers.sparse((20, 3), scale=0.0, rng=0).any()
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, -np.inf])
+def test_gain_and_scale_must_be_finite_and_not_negative(value):
+    with pytest.raises(ValueError, match=r"gain must be a finite number in \[0, inf"):
+        initializers.orthogonal((3, 4), gain=value)
+    with pytest.raises(ValueError, match=r"scale must be a finite number in \[0, inf"):
+        initializers.sparse((30, 4), scale=value)
+
+
+def test_orthogonal_and_sparse_errors_name_the_argument():
+    with pytest.raises(TypeError, match="gain must be a real number; got str"):
+        initializers.orthogonal((3, 4), gain="relu")
+    with pytest.raises(ValueError, match=r"gain=1e\+39 gives .* range of float32"):
+        initializers.orthogonal((3, 4), gain=1e39)
+    with pytest.raises(ValueError, match=r"scale=1e\+80 .* range of float32"):
+        initializers.sparse((30, 4), scale=1e80)
+    for name in ("orthogonal", "sparse"):
+        make = getattr(initializers, name)
+        with pytest.raises(ValueError, match="n_threads must be from 1"):
+            make((30, 4), n_threads=0)
+        with pytest.raises(TypeError, match="rng must be"):
+            make((30, 4), rng=0.5)
+        with pytest.raises(TypeError, match="shape"):
+            make((30, 4.0))
+        out = np.full((30, 4), 7.0)
+        with pytest.raises((ValueError, TypeError), match=r"gain|n_nonzero"):
+            make((30, 4), out=out, **{"gain" if name[0] == "o" else "n_nonzero": -1})
+        assert (out == 7).all()
+
+
+# --- Sparse matrices -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "n_nonzero"),
+    [((100, 50), 15), ((15, 50), 15), ((15, 50), 14), ((9, 4), 1), ((3, 5, 4, 30), 15)],
+)
+def test_sparse_has_so_many_weights_for_each_unit(shape, n_nonzero, dtype):
+    weight = initializers.sparse(shape, n_nonzero=n_nonzero, rng=1, dtype=dtype)
+    found = (weight.reshape(-1, shape[-1]) != 0).sum(axis=0)
+    np.testing.assert_array_equal(found, n_nonzero)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sparse_weights_are_normal_and_their_places_even(dtype):
+    shape, k, scale = (40, 20_000), 15, 3.0
+    weight = initializers.sparse(
+        shape, n_nonzero=k, scale=scale, rng=5, dtype=dtype
+    ).astype(np.float64)
+    values = weight[weight != 0]
+    assert values.size == k * shape[1]
+    exact = stats.norm(scale=math.sqrt(scale / k))
+    assert stats.kstest(values, exact.cdf).pvalue > 1e-3
+    chosen = weight != 0
+    # Each place is chosen k / n of the time, each pair k (k - 1) / (n (n - 1)).
+    n = shape[0]
+    p = k / n
+    rate = chosen.mean(axis=1)
+    assert abs(rate - p).max() < 5 * math.sqrt(p * (1 - p) / shape[1])
+    pairs = (chosen.astype(float) @ chosen.T.astype(float)) / shape[1]
+    p = k * (k - 1) / (n * (n - 1))
+    off = pairs[~np.eye(n, dtype=bool)]
+    assert abs(off - p).max() < 5.5 * math.sqrt(p * (1 - p) / shape[1])
+    # A unit's sum has the variance that is asked for, whatever n is.
+    assert (weight**2).sum(axis=0).mean() == pytest.approx(scale, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sparse_weights_know_nothing_of_their_places(dtype):
+    # One weight a unit: its place, value and size, in eighths, are independent.
+    weight = initializers.sparse((64, 40_000), n_nonzero=1, rng=2, dtype=dtype)
+    place = np.abs(weight).argmax(axis=0) // 8
+    value = stats.norm.cdf(weight.sum(axis=0).astype(np.float64))
+    for number in (value, np.abs(2 * value - 1)):
+        part = (number * 8).astype(int)
+        table = np.zeros((8, 8), int)
+        np.add.at(table, (place, part), 1)
+        assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_sparse_draws_every_set_alike():
+    # All sets of 2 of 5: ten, of which each unit takes one.
+    chosen = initializers.sparse((5, 50_000), n_nonzero=2, rng=0) != 0
+    code = (chosen * 2 ** np.arange(5)[:, np.newaxis]).sum(axis=0)
+    _, counts = np.unique(code, return_counts=True)
+    assert counts.size == 10
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_sparse_of_all_inputs_is_dense_and_as_the_fan_asks():
+    weight = initializers.sparse((300, 200), n_nonzero=300, rng=0)
+    assert (weight != 0).all()
+    assert weight.var() * 300 == pytest.approx(1, rel=5 * math.sqrt(2 / 60_000))
+
+
+@pytest.mark.parametrize(
+    ("n_nonzero", "error", "match"),
+    [
+        (0, ValueError, "n_nonzero must be at least 1; got 0"),
+        (13, ValueError, r"n_nonzero must be at most 12, .*\(3, 4, 5\); got 13"),
+        (1.5, TypeError, "n_nonzero must be an integer; got float"),
+    ],
+)
+def test_sparse_checks_its_number(n_nonzero, error, match):
+    with pytest.raises(error, match=match):
+        initializers.sparse((3, 4, 5), n_nonzero=n_nonzero)
+
+
 # --- Constants and names -------------------------------------------------------------
 
 
 def test_constants():
+    np.testing.assert_array_equal(initializers.ones((2, 3)), np.ones((2, 3)))
     np.testing.assert_array_equal(initializers.zeros((2, 3)), np.zeros((2, 3)))
     out = np.empty((4, 6))[::2, ::-1]
     assert initializers.constant((2, 6), -1.5, out=out) is out
@@ -681,7 +955,7 @@ def test_constant_refuses_what_float32_cannot_hold():
 
 
 def test_get_by_name():
-    for name in [*BY_FAN, "variance_scaling", "zeros"]:
+    for name in EVERY:
         assert initializers.get(name) is getattr(initializers, name)
     half = functools.partial(initializers.constant, value=0.5)
     assert initializers.get(half) is half

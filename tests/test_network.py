@@ -12,7 +12,8 @@ import pytest
 import reference
 
 import fanin
-from fanin.layers import Dense
+from fanin import activations
+from fanin.layers import Activation, BatchNorm, Dense, Dropout, LayerNorm, RMSNorm
 from fanin.optimizers import SGD, Adam
 
 LOSSES = ["squared_error", "softmax_cross_entropy", "binary_cross_entropy"]
@@ -149,6 +150,90 @@ def test_init_by_name_by_callable_and_by_seed():
     np.testing.assert_array_equal(net.parameters, twin.parameters)
     net.initialize(rng=6)
     assert (net.parameters != twin.parameters).any()
+
+
+def scale_of(weight):
+    """C in Var(W) = C / n_in."""
+    return float(weight.var()) * weight.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("layers", "scales"),
+    [
+        ([Dense(500, "relu"), Dense(500, "tanh"), Dense(500)], [2, 1, 1]),
+        # The activation is a layer of its own, behind others.
+        ([Dense(500), Activation("relu"), Dense(500)], [2, 1]),
+        (
+            [Dense(500), BatchNorm(), Dropout(0.2), Activation("gelu"), Dense(500)],
+            [2, 1],
+        ),
+        ([Dense(500), LayerNorm(), Dense(500, "relu")], [1, 2]),
+        ([Dense(500), Activation("identity"), RMSNorm(), Activation("silu")], [2]),
+        ([Dense(500), Activation("tanh"), Activation("relu")], [1]),
+        ([Dense(500, "tanh"), BatchNorm(), Activation("relu")], [1]),
+        ([Dense(500), Dense(500), Activation("relu")], [1, 2]),
+        ([Dense(500), Activation(activations.LeakyReLU(0.1))], [2]),
+        ([Dense(500, init="lecun_normal"), Activation("relu")], [1]),
+        ([Dense(500, init="auto"), Activation("relu")], [2]),
+    ],
+)
+@pytest.mark.parametrize("init", [None, "auto"])
+def test_auto_goes_by_the_activation_that_the_output_meets(layers, scales, init):
+    options = {} if init is None else {"init": init}
+    net = fanin.Network(500, layers, loss="squared_error", rng=3, **options)
+    weights = [a for name, a in net.named_parameters().items() if "weight" in name]
+    # The variance of n normal values has relative deviation sqrt(2 / n).
+    error = 5 * np.sqrt(2 / 500**2)
+    found = [scale_of(weight) for weight in weights]
+    np.testing.assert_allclose(found, scales, rtol=error)
+    for name, array in net.named_parameters().items():
+        assert not name.endswith("bias") or not array.any()
+
+
+def test_the_networks_init_is_for_layers_without_their_own():
+    layers = [Dense(5, "relu"), Dense(4, init="auto"), Dense(3, init="zeros")]
+    net = fanin.Network(6, layers, loss="squared_error", init="ones", rng=0)
+    named = net.named_parameters()
+    assert (named["dense0.weight"] == 1).all()
+    assert named["dense1.weight"].std() > 0.1
+    assert not named["dense2.weight"].any()
+    net.parameters[:] = 7
+    net.initialize(1)
+    assert (named["dense0.weight"] == 1).all()
+
+    def threes(shape, *, rng, dtype, out):
+        out[...] = 3
+
+    net = fanin.Network(6, layers, loss="squared_error", init=threes, rng=0)
+    assert (net.named_parameters()["dense0.weight"] == 3).all()
+    for clone in (copy.deepcopy(net), copy.copy(net)):
+        clone.parameters[:] = 7
+        clone.initialize(1)
+        assert (clone.named_parameters()["dense0.weight"] == 3).all()
+
+
+def test_pickles_keep_init_and_old_ones_have_auto():
+    net = fanin.Network(6, [Dense(4)], loss="squared_error", init="ones", rng=0)
+    again = pickle.loads(pickle.dumps(net))
+    again.initialize(0)
+    assert (again.named_parameters()["dense0.weight"] == 1).all()
+    state = net.__getstate__()
+    del state["_init"]  # as of before there was the option
+    old = fanin.Network.__new__(fanin.Network)
+    old.__setstate__(state)
+    old.initialize(0)
+    twin = fanin.Network(6, [Dense(4)], loss="squared_error", rng=0)
+    np.testing.assert_array_equal(old.parameters, twin.parameters)
+
+
+def test_layers_are_equal_by_their_init():
+    assert Dense(3) == Dense(3, init=None) != Dense(3, init="auto")
+    assert repr(Dense(3)) == (
+        "Dense(units=3, activation='identity', init=None, bias=True, l2=None)"
+    )
+    init = fanin.initializers.he_normal
+    assert Dense(3, init=init) == Dense(3, init=init)
+    assert hash(Dense(3, init=init)) == hash(Dense(3, init=init))
 
 
 def test_parameters_can_be_set():
@@ -435,7 +520,26 @@ def test_a_copy_is_equal_and_independent(clone):
         (lambda: Dense(0), ValueError, "units must be at least 1; got 0"),
         (lambda: Dense(2.5), TypeError, "units must be an integer; got float"),
         (lambda: Dense(2, "swish"), ValueError, "activation must be one of"),
-        (lambda: Dense(2, init="he"), ValueError, "he_normal"),
+        (
+            lambda: Dense(2, init="he"),
+            ValueError,
+            "init must be 'auto', one of .*'he_normal'.*; got 'he'",
+        ),
+        (
+            lambda: Dense(2, init=2),
+            TypeError,
+            "init must be 'auto', a name or a .* int",
+        ),
+        (
+            lambda: fanin.Network(2, [Dense(1)], loss="squared_error", init="he"),
+            ValueError,
+            "init must be 'auto', one of .*'he_normal'.*; got 'he'",
+        ),
+        (
+            lambda: fanin.Network(2, [Dense(1)], loss="squared_error", init=None),
+            TypeError,
+            "init must be 'auto', a name or a callable; got NoneType",
+        ),
         (lambda: Dense(2, bias=1), TypeError, "bias must be True or False"),
         (
             lambda: fanin.Network(2, [], loss="squared_error"),

@@ -160,8 +160,53 @@ def test_a_function_for_init_is_left_out(tmp_path):
     header, _ = split(tmp_path / "n")
     assert json.loads(header["__metadata__"][KEY])["layers"][0]["init"] is None
     again = fanin.Network.load(tmp_path / "n")
-    assert again.layers == (Dense(3, init="auto"),)
+    assert again.layers == (Dense(3),)
     assert not again.parameters.any()
+
+
+def test_the_networks_init_is_kept_but_for_a_function(tmp_path):
+    for init, kept in [
+        ("auto", "auto"),
+        ("orthogonal", "orthogonal"),
+        (fanin.initializers.zeros, None),
+    ]:
+        layers = [Dense(3), Dense(2, init="auto")]
+        net = fanin.Network(2, layers, loss="squared_error", init=init, rng=0)
+        net.save(tmp_path / "n")
+        header, _ = split(tmp_path / "n")
+        data = json.loads(header["__metadata__"][KEY])
+        assert data["init"] == kept
+        assert [layer["init"] for layer in data["layers"]] == [None, "auto"]
+        again = fanin.Network.load(tmp_path / "n")
+        assert again.layers == net.layers
+        twin = fanin.Network(
+            2, layers, loss="squared_error", init=kept or "auto", rng=5
+        )
+        again.initialize(5)
+        np.testing.assert_array_equal(again.parameters, twin.parameters)
+
+
+def test_a_file_of_before_the_networks_init_is_read(saved):
+    header, numbers = split(saved)
+    data = json.loads(header["__metadata__"][KEY])
+    del data["init"]
+    data["layers"][1]["init"] = "auto"  # the default was this, written out
+    header["__metadata__"][KEY] = json.dumps(data)
+    saved.write_bytes(join(header, numbers))
+    again = fanin.Network.load(saved)
+    assert again.layers[1] == Dense(3, "relu", "auto", bias=False)
+    again.initialize(3)
+    twin = fanin.Network(4, again.layers, loss="softmax_cross_entropy", rng=3)
+    np.testing.assert_array_equal(again.parameters, twin.parameters)
+
+
+@pytest.mark.parametrize("value", ["he", 3, ["zeros"], {"kind": "relu"}, True])
+def test_a_networks_init_that_is_none_is_refused(saved, value):
+    header, numbers = split(saved)
+    data = json.loads(header["__metadata__"][KEY])
+    data["init"] = value
+    header["__metadata__"][KEY] = json.dumps(data)
+    refuse(saved, join(header, numbers), "init must be 'auto', ")
 
 
 @settings(max_examples=30)
@@ -651,7 +696,7 @@ def test_an_option_of_a_later_version_may_be_missing(saved):
     header["__metadata__"][KEY] = json.dumps(data)
     saved.write_bytes(join(header, numbers))
     found = fanin.Network.load(saved).layers
-    assert (found[0].bias, found[1].init) == (True, "auto")
+    assert (found[0].bias, found[1].init) == (True, None)
     del data["layers"][0]["units"]
     header["__metadata__"][KEY] = json.dumps(data)
     refuse(saved, join(header, numbers), r"layers\[0\] of kind 'dense' lacks 'units'")

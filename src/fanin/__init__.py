@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     )
     from fanin._config import show_config
     from fanin._threads import get_num_threads, set_num_threads
+    from fanin.calibration import CalibrationReport, calibrate
     from fanin.diagnostics import SignalReport, SignalWarning, diagnose_signals
     from fanin.functional import dense, dense_backward
     from fanin.gradcheck import (
@@ -31,6 +32,7 @@ if _TYPE_CHECKING:
         check_vjp,
     )
     from fanin.history import History
+    from fanin.initializers import gain
     from fanin.network import Network
     from fanin.normalization import (
         batch_norm,
@@ -44,6 +46,7 @@ if _TYPE_CHECKING:
 
 # "estimators" is no part of a star import: it needs scikit-learn.
 __all__ = [
+    "CalibrationReport",
     "GradientError",
     "GradientReport",
     "History",
@@ -55,6 +58,7 @@ __all__ = [
     "activations",
     "batch_norm",
     "batch_norm_backward",
+    "calibrate",
     "callbacks",
     "check_gradient",
     "check_hessian_product",
@@ -63,6 +67,7 @@ __all__ = [
     "dense_backward",
     "diagnose_signals",
     "functional",
+    "gain",
     "get_num_threads",
     "initializers",
     "layer_norm",
@@ -92,6 +97,7 @@ _MODULES = (
     "schedules",
 )
 _HOMES = {
+    "CalibrationReport": "calibration",
     "GradientError": "gradcheck",
     "GradientReport": "gradcheck",
     "History": "history",
@@ -101,12 +107,14 @@ _HOMES = {
     "SignalWarning": "diagnostics",
     "batch_norm": "normalization",
     "batch_norm_backward": "normalization",
+    "calibrate": "calibration",
     "check_gradient": "gradcheck",
     "check_hessian_product": "gradcheck",
     "check_vjp": "gradcheck",
     "dense": "functional",
     "dense_backward": "functional",
     "diagnose_signals": "diagnostics",
+    "gain": "initializers",
     "get_num_threads": "_threads",
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",

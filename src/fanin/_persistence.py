@@ -37,6 +37,8 @@ KEY = "fanin.Network"
 # Raised when a file of the new kind would mean something else to an old reader.
 VERSION = 1
 FIELDS = ("version", "n_inputs", "dtype", "layers", "loss", "l2", "dropout")
+# What files of before the option lack, and what held for them. A function is null.
+LATER = {"init": None}
 TYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 # A tensor is read in pieces of about so many bytes: the library returns each as a new
 # array.
@@ -72,6 +74,7 @@ def _describe(network: Network) -> dict[str, Any]:
         ],
         "loss": specification.encode(network.loss_function, "loss", "loss"),
         "l2": network._l2,
+        "init": network._init if isinstance(network._init, str) else None,
         "dropout": [*network._dropout_key, network._draw],
     }
 
@@ -141,7 +144,9 @@ def _read_description(metadata: dict[str, str] | None) -> dict[str, Any]:
             f"it is of format version {version}, and this version of fanin reads "
             f"{VERSION}: a newer fanin has written it"
         )
-    fields = specification.read_fields(data, f"its {KEY!r}", FIELDS)
+    if isinstance(data, dict):
+        data = LATER | data
+    fields = specification.read_fields(data, f"its {KEY!r}", (*FIELDS, *LATER))
     if version != VERSION or type(version) is not int:
         raise ValueError(f"version must be {VERSION}; got {version!r:.60}")
     if not isinstance(fields["layers"], list):
@@ -161,6 +166,7 @@ def _read_description(metadata: dict[str, str] | None) -> dict[str, Any]:
         ],
         "loss": specification.decode(fields["loss"], "loss", "loss"),
         "l2": fields["l2"],
+        "init": "auto" if fields["init"] is None else fields["init"],
         "dropout": fields["dropout"],
     }
 

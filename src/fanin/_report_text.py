@@ -99,7 +99,7 @@ def foot(report: GradientReport) -> str:
 def as_text(report: GradientReport) -> str:
     """Return the report as lines of text."""
     rows, left = _rows(report, 40)
-    lines = [report.summary, "", *_table(HEAD, rows)]
+    lines = [report.summary, "", *table(HEAD, rows)]
     if left:
         lines.append(f"... and {left} more arrays")
     for head, found in (
@@ -107,7 +107,7 @@ def as_text(report: GradientReport) -> str:
         (DIRECTION_HEAD, _direction_rows(report)),
     ):
         if found:
-            lines += ["", *_table(head, found)]
+            lines += ["", *table(head, found)]
     if report.diagnosis:
         lines += ["", *(f"- {sentence}" for sentence in report.diagnosis[:20])]
         if len(report.diagnosis) > 20:
@@ -121,7 +121,7 @@ def as_html(report: GradientReport) -> str:
 
     rows, left = _rows(report, 100)
     parts = [f"<p><b>{html.escape(report.summary)}</b></p>"]
-    parts.append(_html_table(HEAD, rows))
+    parts.append(html_table(HEAD, rows))
     if left:
         parts.append(f"<p>... and {left} more arrays</p>")
     for head, found in (
@@ -129,7 +129,7 @@ def as_html(report: GradientReport) -> str:
         (DIRECTION_HEAD, _direction_rows(report)),
     ):
         if found:
-            parts.append(_html_table(head, found))
+            parts.append(html_table(head, found))
     if report.diagnosis:
         items = "".join(f"<li>{html.escape(s)}</li>" for s in report.diagnosis)
         parts.append(f"<ul>{items}</ul>")
@@ -137,7 +137,8 @@ def as_html(report: GradientReport) -> str:
     return "\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of text with a head, the first and last column to the left."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [
         "  ".join(
@@ -150,7 +151,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the same as HTML."""
     import html
 
     def line(cells: Sequence[str], tag: str) -> str:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from fanin._signal_records import InputRecord, LayerRecord, ProblemRecord
 from fanin._signals import flat_bounds
 from fanin.activations import Activation
-from fanin.layers import HE_INIT
+from fanin.initializers import gain
 
 __all__ = ["Facts", "factors", "judge", "limit"]
 
@@ -106,7 +106,7 @@ class Block:
 
 def rule(activation: Activation) -> float:
     """Return the constant C of the rule Var(W) = C / fan_in."""
-    return 2.0 if activation.name in HE_INIT else 1.0
+    return gain(activation, criterion="rule")
 
 
 def _named(activation: Activation | None) -> str:

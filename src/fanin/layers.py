@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from numpy.typing import NDArray
 
 from fanin import _validation as check
 from fanin import activations, initializers
@@ -40,12 +42,6 @@ class Layer:
         raise TypeError("use a subclass of Layer, such as Dense")
 
 
-# The rule's constants: Var(W) = 2 / fan_in for ReLU and the functions that are like it,
-# 0 below and the identity above (He et al. 2015), 1 / fan_in for the others (LeCun et
-# al. 1998; for SELU Klambauer et al. 2017).
-HE_INIT = frozenset({"relu", "leaky_relu", "silu", "gelu", "gelu_tanh"})
-
-
 @dataclass(frozen=True)
 class Dense(Layer):
     """A fully connected layer: ``A = activation(X @ weight + bias)``.
@@ -57,13 +53,15 @@ class Dense(Layer):
     activation : str or Activation, default="identity"
         Applied to every output: a name such as "relu", or an object of
         `fanin.activations`, which has the list and the formulas.
-    init : str or callable, default="auto"
+    init : str or callable, optional
         How the weight, of shape (n_in, units), starts: the name of a function of
         `fanin.initializers`, or a callable with that module's signature
         ``init(shape, *, rng, dtype, out)`` that fills ``out``. "auto" follows the
-        fan-in rule for the activation: ``he_normal`` (variance 2 / n_in) for relu,
-        leaky_relu, silu and gelu, ``lecun_normal`` (variance 1 / n_in) for the others.
-        Biases start at 0.
+        fan-in rule for the activation that the output meets: ``he_normal`` (variance
+        2 / n_in) for relu, leaky_relu, silu and gelu, ``lecun_normal`` (variance
+        1 / n_in) for the others. That is the layer's own activation, or, where this is
+        the identity, the first `Activation` layer after it that is not, unless another
+        dense layer comes before. None takes the network's `init`. Biases start at 0.
     bias : bool, default=True
         Whether to add a bias.
     l2 : float, optional
@@ -79,14 +77,14 @@ class Dense(Layer):
     --------
     >>> import fanin
     >>> fanin.layers.Dense(100, activation="relu")
-    Dense(units=100, activation='relu', init='auto', bias=True, l2=None)
+    Dense(units=100, activation='relu', init=None, bias=True, l2=None)
     """
 
     kind: ClassVar[str] = "dense"
 
     units: int
     activation: str | activations.Activation = "identity"
-    init: str | Callable[..., Any] = "auto"
+    init: str | Callable[..., Any] | None = None
     bias: bool = True
     l2: float | None = None
 
@@ -97,20 +95,42 @@ class Dense(Layer):
         object.__setattr__(self, "units", units)
         activations.get(self.activation)
         _boolean(self.bias, "bias")
-        if not callable(self.init) and self.init != "auto":
-            initializers.get(self.init)
+        if self.init is not None:
+            check_init(self.init)
         if self.l2 is not None:
             _set_real(self, "l2", minimum=0.0)
 
-    def initializer(self) -> Callable[..., Any]:
-        """Return the function that fills the weight."""
-        if callable(self.init):
-            return self.init
-        name = self.init
-        if name == "auto":
-            like_relu = activations.get(self.activation).name in HE_INIT
-            name = "he_normal" if like_relu else "lecun_normal"
-        return initializers.get(name)
+    def initializer(
+        self,
+        default: str | Callable[..., Any] = "auto",
+        activation: str | activations.Activation | None = None,
+    ) -> Callable[..., Any]:
+        """Return the function that fills the weight.
+
+        Parameters
+        ----------
+        default : str or callable, default="auto"
+            Takes the place of an `init` of None.
+        activation : str or Activation, optional
+            What "auto" goes by; None means the layer's own.
+
+        Returns
+        -------
+        callable
+            A function of `fanin.initializers`, or the user's.
+
+        Examples
+        --------
+        >>> import fanin
+        >>> fanin.layers.Dense(3, "relu").initializer().__name__
+        'he_normal'
+        """
+        init = default if self.init is None else self.init
+        if init == "auto":
+            met = activations.get(self.activation if activation is None else activation)
+            like_relu = met.name in initializers.LIKE_RELU
+            init = "he_normal" if like_relu else "lecun_normal"
+        return initializers.get(init)
 
     def _compiled(self) -> dict[str, Any]:
         function = activations.get(self.activation)
@@ -335,6 +355,41 @@ class Dropout(Layer):
 
     def _compiled(self) -> dict[str, Any]:
         return {"kind": self.kind, "rate": self.rate}
+
+
+def check_init(init: Any) -> None:
+    """Refuse what is no initializer of a dense layer's weight."""
+    if not (isinstance(init, str) and init == "auto"):
+        try:
+            initializers.get(init)
+        except (TypeError, ValueError) as error:
+            text = str(error).removeprefix("initializer must be ")
+            raise type(error)(f"init must be 'auto', {text}") from None
+
+
+def fill_weight(
+    init: Callable[..., Any], weight: NDArray[Any], rng: Any, where: str
+) -> None:
+    """Call a dense layer's initializer."""
+    found = init(weight.shape, rng=rng, dtype=weight.dtype, out=weight)
+    if found is not None and found is not weight:
+        raise TypeError(
+            f"the {where} must fill its argument out and return it or None; it "
+            f"returned {type(found).__name__}"
+        )
+
+
+def activation_met(layers: Sequence[Layer], i: int) -> activations.Activation:
+    """Return the activation that the output of the dense layer ``layers[i]`` meets."""
+    dense = layers[i]
+    assert isinstance(dense, Dense)
+    found = activations.get(dense.activation)
+    for layer in layers[i + 1 :]:
+        if found.name != "identity" or isinstance(layer, Dense):
+            break
+        if isinstance(layer, Activation):
+            found = activations.get(layer.activation)
+    return found
 
 
 def _boolean(value: object, name: str) -> None:

@@ -17,7 +17,15 @@ from fanin._network_check import check_network
 from fanin._report import GradientReport
 from fanin.callbacks import EarlyStopping
 from fanin.history import History
-from fanin.layers import BatchNorm, Dense, Dropout, Layer
+from fanin.layers import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    activation_met,
+    check_init,
+    fill_weight,
+)
 from fanin.optimizers import Optimizer
 
 if TYPE_CHECKING:
@@ -49,6 +57,12 @@ class Network:
     dtype : {numpy.float32, numpy.float64}, default=numpy.float32
         Of the parameters and the arithmetic. Sums of losses and of bias gradients
         over samples are taken in float64 in either case.
+    init : str or callable, default="auto"
+        How the weights start of the dense layers that have no `init` of their own:
+        "auto" picks for each by the activation that its output meets, ``he_normal``
+        before relu and the like, ``lecun_normal`` before the others; a name of
+        `fanin.initializers`, or a function, is the same for all. See
+        `fanin.layers.Dense`. Biases start at 0.
     rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
         Source of the initial weights and of dropout's masks; None takes fresh entropy.
 
@@ -100,9 +114,10 @@ class Network:
         loss: str | losses.Loss,
         l2: float = 0.0,
         dtype: DTypeLike = np.float32,
+        init: str | Callable[..., Any] = "auto",
         rng: Any = None,
     ) -> None:
-        self._declare(n_inputs, layers, loss=loss, l2=l2, dtype=dtype)
+        self._declare(n_inputs, layers, loss=loss, l2=l2, dtype=dtype, init=init)
         self._allocate()
         self.initialize(rng)
 
@@ -114,6 +129,7 @@ class Network:
         loss: str | losses.Loss,
         l2: float,
         dtype: DTypeLike,
+        init: str | Callable[..., Any],
     ) -> None:
         """Check and keep what the network is made of; nothing of its size yet."""
         self._n_inputs = check.integer(
@@ -135,6 +151,8 @@ class Network:
         self._loss_function = losses.get(loss)
         self._l2 = check.real(l2, "l2", minimum=0.0)
         self._dtype = check.float_dtype(dtype)
+        check_init(init)
+        self._init = init
         self._compile()
 
     def _allocate(self) -> None:
@@ -222,7 +240,8 @@ class Network:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        # (A pickle of before there was the option has none.)
+        self.__dict__.update({"_init": "auto"} | state)
         self._parameters = check.owned(self._parameters)
         self._state = check.owned(self._state)
         self._compile()
@@ -245,7 +264,7 @@ class Network:
         TypeError
             If the network has a part that is code, such as a function of the user's
             for an activation. (An ``init`` that is a function is left out: `load`
-            sets "auto" in its place.)
+            sets the default in its place.)
         OSError
             If the file cannot be written.
         ImportError
@@ -395,13 +414,8 @@ class Network:
                     gamma[...] = 1
                 continue
             weight = arrays[f"dense{i}.weight"]
-            init = layer.initializer()
-            found = init(weight.shape, rng=source, dtype=self.dtype, out=weight)
-            if found is not None and found is not weight:
-                raise TypeError(
-                    f"the init of layers[{i}] must fill its argument out and return it "
-                    f"or None; it returned {type(found).__name__}"
-                )
+            init = layer.initializer(self._init, activation_met(self.layers, i))
+            fill_weight(init, weight, source, f"init of layers[{i}]")
         self._parameters[...] = vector
         for name, array in self.named_buffers().items():
             array[...] = 1 if name.endswith("_var") else 0
