@@ -263,8 +263,8 @@ def _remedy(sign: float, pairs: list[tuple[Block, Block]], subject: str) -> str:
     name = counted.most_common(1)[0][0] if counted else ""
     if sign < 0 and name == "logistic":
         return (
-            "the logistic's slope is at most 1/4, whatever the weights: use tanh or "
-            "relu, or normalization layers"
+            "the slope of the logistic is at most 1/4, and the rule's scale keeps it "
+            "there: use tanh or relu, or normalization layers"
         )
     flat = [b.active.saturated for b in sloping if two_sided(b.activation)]
     if sign < 0 and flat and float(np.median(flat)) > SATURATED / 3:

@@ -394,7 +394,7 @@ class SignalReport:
 
     def __repr__(self) -> str:
         rows, left = self._rows()
-        lines = [self.verdict, "", *_report_text._table(HEAD, rows)]
+        lines = [self.verdict, "", *_report_text.table(HEAD, rows)]
         if left:
             lines.append(f"({left} layers left out)")
         if self._findings():
@@ -406,7 +406,7 @@ class SignalReport:
 
         rows, left = self._rows()
         parts = [f"<p><b>{html.escape(self.verdict)}</b></p>"]
-        parts.append(_report_text._html_table(HEAD, rows))
+        parts.append(_report_text.html_table(HEAD, rows))
         if left:
             parts.append(f"<p>({left} layers left out)</p>")
         if self._findings():
