@@ -73,7 +73,7 @@ class ExpectedSignals:
         above it.
     fixed_point : float or None
         The q that the layers approach from where they start, or keep; 0 where the
-        signal vanishes, None where it grows without bound or approaches nothing.
+        signal vanishes, None where it grows without bound.
     fixed_point_chi : float
         chi at the fixed point, the growth factor of the squared gradient deep in the
         network: above 1 it explodes on its way back, below 1 it vanishes. NaN without
@@ -119,7 +119,8 @@ class ExpectedSignals:
         rms = self.rms
         before = np.append(math.sqrt(self.input_mean_square), rms[:-1])
         with np.errstate(divide="ignore", invalid="ignore"):
-            return rms / before
+            found: NDArray[np.float64] = rms / before
+        return found
 
     @property
     def gradient_norm(self) -> NDArray[np.float64]:
@@ -337,7 +338,12 @@ def expected_signals(
 
 
 def _fixed_point(step: Callable[[float], float], start: float) -> float | None:
-    """Return the q = step(q) that is approached from `start`, or None."""
+    """Return the q = step(q) that is approached from `start`, or None.
+
+    It is the first in the direction in which q goes. q cannot jump over it and away:
+    d log E[f^2] / d log q = E[f^2 (u^2 - 1)] / (2 E[f^2]) is -1/2 at least, and so is
+    the slope of the step at a fixed point.
+    """
     if start > LARGEST:
         return None
     change = step(start) - start
@@ -359,10 +365,7 @@ def _fixed_point(step: Callable[[float], float], start: float) -> float | None:
             near = middle
         else:
             far = middle
-    # It may be a point that q jumps over, and away from.
-    width = 1e-4 * near
-    slope = (step(near + width) - step(near - width)) / (2 * width)
-    return near if abs(slope) <= 1.0 + 1e-6 else None
+    return near
 
 
 # --- the picture ----------------------------------------------------------------------
