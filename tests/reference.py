@@ -333,9 +333,24 @@ def network_gradient(
     layers, theta, X, dA, state=None, training=False, key=(0, 0), draw=0
 ):
     """Return (flat gradient, dX) of the scalar whose gradient by the output is dA."""
-    A, kept = _network(layers, theta, X, state, training, key, draw)
+    return _backward(layers, theta, X, dA, (state, training, key, draw))[:2]
+
+
+def network_signals(
+    layers, theta, X, dA, state=None, training=False, key=(0, 0), draw=0
+):
+    """Return the layers' outputs and the gradients with respect to them or their z."""
+    mode = (state, training, key, draw)
+    outputs = network_outputs(layers, theta, X, *mode)[1:]
+    return outputs, _backward(layers, theta, X, dA, mode)[2]
+
+
+def _backward(layers, theta, X, dA, mode):
+    """Return (flat gradient, dX, dL/dz of each layer)."""
+    training = mode[1]
+    A, kept = _network(layers, theta, X, *mode)
     parameters = split_parameters(layers, X.shape[1], theta)
-    D, pieces = dA.astype(theta.dtype), []
+    D, pieces, signals = dA.astype(theta.dtype), [], []
     for i in range(len(layers) - 1, -1, -1):
         layer, own = layers[i], parameters[i]
         kind = layer["kind"]
@@ -344,6 +359,8 @@ def network_gradient(
             D = activation_backward(
                 D, A[i + 1], layer["activation"], layer["parameter"], kept[i]
             )
+        signals.insert(0, D)
+        if kind in ("dense", "activation"):
             if kind == "dense":
                 found.append(A[i].T @ D)
                 if "bias" in own:
@@ -364,7 +381,8 @@ def network_gradient(
                 g = g - mean - xhat * (g * xhat).mean(axis, keepdims=True)
             D = (g * rstd).astype(theta.dtype)
         pieces += [array.astype(theta.dtype).ravel() for array in found[::-1]]
-    return np.concatenate([*pieces[::-1], np.empty(0, theta.dtype)]), D
+    gradient = np.concatenate([*pieces[::-1], np.empty(0, theta.dtype)])
+    return gradient, D, signals
 
 
 def loss_and_gradient(
@@ -397,6 +415,19 @@ def loss_and_gradient(
             value += layer["l2"] / 2 * (own["weight"].astype(np.float64) ** 2).sum()
             slope["weight"] += theta.dtype.type(layer["l2"]) * own["weight"]
     return value, gradient, dX
+
+
+# --- _signals -------------------------------------------------------------------
+
+
+def observe(statistics, A, low, high, n_threads):
+    """Fill mean, squared deviations, flat values, zeros and the largest magnitude."""
+    wide = A.astype(np.float64)
+    statistics[0] = wide.mean(axis=0)
+    statistics[1] = ((wide - statistics[0]) ** 2).sum(axis=0)
+    statistics[2] = ((wide <= low) | (wide >= high)).sum(axis=0)
+    statistics[3] = (A == 0).sum(axis=0)
+    statistics[4] = abs(wide).max(axis=0)
 
 
 # --- _dense_layer ---------------------------------------------------------------

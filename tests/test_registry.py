@@ -37,6 +37,7 @@ TWINS = {
     "_plan.Tape.backward": "network_gradient",
     "_plan.Tape.output": "network_outputs",
     "_plan.Plan.evaluate": "loss_and_gradient",
+    "_plan.Plan.observe": "network_signals",
     "_plan.Plan.step": "loss_and_gradient",
     "_callback.Callback.differences": "callback_differences",
     "_dense_layer.dense_backward": "dense_backward",
@@ -60,6 +61,7 @@ TWINS = {
     "_perturb.central_differences": "central_differences",
     "_increments.Increments.run": "loss_changes",
     "_operations.dropout_mask": "dropout_mask",
+    "_signals.observe": "observe",
     "_source.column_order": "column_order",
     "_source.row_order": "row_order",
 }
@@ -73,6 +75,7 @@ MADE_OF = {
     "_plan.Tape.backward": f"layers, theta, X, dA, {MODE}",
     "_plan.Tape.output": f"layers, theta, X, {MODE}",
     "_plan.Plan.evaluate": f"layers, theta, X, y, loss, {MODE}, weights",
+    "_plan.Plan.observe": f"layers, theta, X, dA, {MODE}",
     "_plan.Plan.step": f"layers, theta, X, y, loss, {MODE}, weights",
     "_perturb.central_differences": "layers, theta, X, y, loss, step",
     "_increments.Increments.run": (

@@ -22,6 +22,7 @@ from fanin._quadrature import gaussian_mean
 
 if TYPE_CHECKING:
     from fanin import initializers
+    from fanin._signals import UnitStatistics
 
 __all__ = ["ExpectedSignals", "expected_signals", "plot_initialization"]
 
@@ -402,27 +403,32 @@ def _measure(
     rng: np.random.Generator,
     shown: Sequence[int],
 ) -> _Measured:
-    import fanin
+    from fanin import _signals
+    from fanin.layers import Dense
+    from fanin.network import Network
 
-    layers = [fanin.layers.Dense(width, function, init=layer_init)] * depth
-    net = fanin.Network(width, layers, loss="squared_error", dtype=np.float64, rng=rng)
-    arrays = net.named_parameters()
-    A, outputs, slopes = X, [X], []
-    for i in range(depth):
-        Z = A @ arrays[f"dense{i}.weight"] + arrays[f"dense{i}.bias"]
-        A = activations.apply(Z, function)
-        outputs.append(A)
-        slopes.append(activations.derivative(Z, function))
-    D = rng.standard_normal(A.shape) * slopes[-1]
-    norms = [np.linalg.norm(D)]
-    for i in range(depth - 1, 0, -1):
-        D = (D @ arrays[f"dense{i}.weight"].T) * slopes[i - 1]
-        norms.append(np.linalg.norm(D))
+    layers = [Dense(width, function, init=layer_init)] * depth
+    net = Network(width, layers, loss="squared_error", dtype=np.float64, rng=rng)
+    found = _signals.measure(net, X)
+    backward = []
+    for layer in found.layers:
+        assert layer.backward is not None  # there is no dropout
+        backward.append(math.sqrt(_squares(layer.backward).sum()))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.array(backward) / backward[-1]
+    forward = [found.input, *(layer.forward for layer in found.layers)]
     return _Measured(
-        np.array([math.sqrt(np.mean(A * A)) for A in outputs]),
-        np.array(norms[::-1]) / norms[0],
-        {i: outputs[i] for i in shown},
+        np.sqrt([_squares(statistics).mean() for statistics in forward]),
+        relative,
+        {i: found.layers[i - 1].sample for i in shown},
     )
+
+
+def _squares(statistics: UnitStatistics) -> NDArray[np.float64]:
+    """Return each unit's mean square."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: NDArray[np.float64] = statistics.m2 / statistics.n + statistics.mean**2
+    return found
 
 
 def plot_initialization(

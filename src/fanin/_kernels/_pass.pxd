@@ -6,6 +6,7 @@ from ._losses cimport LossFunction, LossSum
 from ._optimizers cimport Update
 from ._parallel cimport Call
 from ._rows cimport Rows
+from ._signals cimport Watch
 
 
 cdef enum Kind:
@@ -79,6 +80,7 @@ cdef struct Pass:
     char *dX
     Py_ssize_t ld_dX
     Update *update
+    Watch *watch                # statistics of signals to be taken, or NULL
     # how X is addressed: directly by BLAS (maybe as a transpose), or packed
     bint direct
     bint transposed

@@ -82,6 +82,25 @@ class Plan:
         weights: NDArray[np.float64] | None = None,
         network: Any = None,
     ) -> tuple[float, int, bool]: ...
+    def observe(
+        self,
+        theta: NDArray[Any],
+        X: NDArray[Any],
+        features: NDArray[np.float64],
+        outputs: list[NDArray[np.float64]],
+        gradients: list[NDArray[np.float64]],
+        samples: list[NDArray[Any]],
+        bounds: list[tuple[float, float, bool]],
+        sampled: NDArray[np.intp],
+        gradient: NDArray[Any],
+        y: NDArray[Any] | None = None,
+        dA: NDArray[Any] | None = None,
+        state: NDArray[np.float64] | None = None,
+        training: bool = False,
+        key: tuple[int, int] | None = None,
+        draw: int = 0,
+        n_threads: int = 1,
+    ) -> tuple[float | None, int]: ...
 
 @disjoint_base
 class Tape:

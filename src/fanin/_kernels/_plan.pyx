@@ -23,7 +23,9 @@ e) The mean loss is sum(w l) / sum(w) over samples (and outputs), w the samples'
 f) A forward pass that is to be followed by a backward one with the gradient of
    something else keeps its workspace in a Tape. If its rows were more than a chunk,
    the backward pass computes each chunk's forward pass again.
-g) The update comes last, and whole or not at all: the loss and the gradient are
+g) Watched, a pass takes the statistics of each output as soon as it is there, and of
+   each D before it is carried on (_signals.pyx): nothing of either is kept.
+h) The update comes last, and whole or not at all: the loss and the gradient are
    finite, and no Ctrl-C is looked at any more.
 
 Cost of a pass on m samples: 2 m P flops forward, 4 m P backward less the first
@@ -32,7 +34,7 @@ each activation and its derivative.
 """
 cimport cython
 from cython cimport floating
-from libc.math cimport fabs, fma, isfinite
+from libc.math cimport INFINITY, fabs, fma, isfinite
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -56,7 +58,9 @@ from ._parallel cimport call_begin, parallel_for, raise_stopped
 from ._pass cimport (
     ACTIVATION, BAD_TARGET, BATCH_NORM, BLOCK_ROWS, DENSE, DONE, DROPOUT, INTERRUPTED,
     LAYER_NORM, NOT_FINITE, RMS_NORM, Operation, Pass, Workspace)
-from ._rows cimport F32, F64, pack, pack_i64, rows_from_array
+from ._rows cimport F32, F64, Rows, pack, pack_i64, rows_from_array
+from ._signals cimport (
+    STATISTICS, Watch, Watched, parts_bytes, rows_of_matrix, watch_rows)
 
 cnp.import_array()
 
@@ -309,9 +313,11 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
             if o.kind != DENSE:
                 if operation_forward(p, at, itemsize):
                     return INTERRUPTED
-                continue
-            p.n_below = count_tiles(p.rows, o.n_out, o.n_in, p.call.n_threads)
-            if parallel_for(&p.call, tasks.forward, p, p.n_below):
+            else:
+                p.n_below = count_tiles(p.rows, o.n_out, o.n_in, p.call.n_threads)
+                if parallel_for(&p.call, tasks.forward, p, p.n_below):
+                    return INTERRUPTED
+            if p.watch != NULL and watch_forward(p, at, itemsize):
                 return INTERRUPTED
     if p.link:
         if itemsize == sizeof(float):
@@ -324,6 +330,48 @@ cdef int forward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil
         else:
             pick_labels(p, <double *>NULL)
     return DONE
+
+
+cdef int watch_forward(Pass *p, int at, int itemsize) noexcept nogil:
+    """Take the output of an operation into its statistics, and its sampled rows."""
+    cdef Watch *watch = p.watch
+    cdef Watched *w = &watch.forward[at]
+    cdef const Operation *o = &p.operations[at]
+    cdef Py_ssize_t size = o.n_out * itemsize, i, row
+    cdef Rows A, Z
+    if at == 0:
+        # The caller's own numbers, whatever their dtype.
+        A = p.X
+        A.data += p.first * A.row_stride
+        if watch_rows(
+                &p.call, &watch.input, &A, &A, p.first, p.rows, o.n_in, watch.parts):
+            return INTERRUPTED
+    if w.statistics == NULL:
+        return DONE
+    rows_of_matrix(&A, p.A[at + 1], p.ld[at + 1], itemsize)
+    Z = A
+    if w.on_z and o.kind == DENSE:
+        rows_of_matrix(&Z, p.Z[at], o.n_out, itemsize)
+    elif w.on_z:
+        rows_of_matrix(&Z, p.A[at], p.ld[at], itemsize)
+    if watch_rows(&p.call, w, &A, &Z, p.first, p.rows, o.n_out, watch.parts):
+        return INTERRUPTED
+    for i in range(watch.n_taken, watch.n_sampled):
+        row = watch.sampled[i] - p.first
+        if row >= p.rows:
+            break
+        memcpy(w.sample + i * size, p.A[at + 1] + row * p.ld[at + 1] * itemsize, size)
+    return DONE
+
+
+cdef int watch_backward(Pass *p, int at, int itemsize) noexcept nogil:
+    cdef Watched *w = &p.watch.backward[at]
+    cdef Py_ssize_t n = p.operations[at].n_out
+    cdef Rows D
+    if w.statistics == NULL:
+        return DONE
+    rows_of_matrix(&D, p.D, n, itemsize)
+    return watch_rows(&p.call, w, &D, &D, p.first, p.rows, n, p.watch.parts)
 
 
 cdef int loss_chunk(Pass *p, const Tasks *tasks) noexcept nogil:
@@ -386,6 +434,8 @@ cdef int backward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogi
     for at in range(p.n_operations - 1, -1, -1):
         o = &p.operations[at]
         p.at = at
+        if p.watch != NULL and watch_backward(p, at, itemsize):
+            return INTERRUPTED
         if o.kind != DENSE:
             if operation_backward(p, at, itemsize):
                 return INTERRUPTED
@@ -462,6 +512,9 @@ cdef int run(Pass *p, int itemsize) noexcept nogil:
         if outcome != DONE:
             return outcome
         p.first += p.rows
+        while (p.watch != NULL and p.watch.n_taken < p.watch.n_sampled
+                and p.watch.sampled[p.watch.n_taken] < p.first):
+            p.watch.n_taken += 1
     if p.gradient != NULL:
         if itemsize == sizeof(float):
             finish_sums(p, <float *>p.gradient)
@@ -1012,6 +1065,86 @@ cdef class Plan:
                 network._last_loss = p.total
                 network._tape = None
         return p.total, p.bad_row if outcome == BAD_TARGET else -1, outcome == DONE
+
+    def observe(
+        self, theta, X, double[:, ::1] features, list outputs, list gradients,
+        list samples, list bounds, Py_ssize_t[::1] sampled, gradient, y=None, dA=None,
+        state=None, bint training=False, key=None, draw=0, int n_threads=1
+    ):
+        """Forward and backward, with the statistics of every signal on the way.
+
+        Fills zeroed (5, n) arrays (see _signals.observe): `features` of X, and for each
+        layer `outputs` of what it gives and `gradients` of dL/dz. samples[i] gets the
+        layer's outputs for the rows `sampled`, ascending; bounds[i] is (low, high,
+        whether they are z's). A layer that is nothing, dropout in inference, is left
+        alone. L is the loss for `y`, or that of which `dA` is the gradient with respect
+        to the output. Returns (loss or None, first row with a bad target or -1), and
+        fills `gradient`. Nothing of the network changes.
+        """
+        cdef Pass p
+        cdef Watch watch
+        cdef Watched *w
+        cdef const Operation *o
+        cdef Py_ssize_t widest = self.n_inputs, i
+        cdef int at, outcome
+        self.begin(&p, theta, X, n_threads)
+        self.set_mode(&p, state, training, key, draw)
+        if y is not None:
+            self.set_targets(&p, y, None)
+        else:
+            self.check_rows(dA, p.n_rows, self.n_outputs, "dA")
+            p.dA = <char *>cnp.PyArray_DATA(dA)
+            p.ld_dA = cnp.PyArray_STRIDE(dA, 0) // self.itemsize
+        self.set_gradient(&p, gradient)
+        memset(&watch, 0, sizeof(Watch))
+        watch.n_sampled = sampled.shape[0]
+        for i in range(watch.n_sampled):
+            if not (sampled[i - 1] if i else -1) < sampled[i] < p.n_rows:
+                raise ValueError("sampled must be ascending rows of X")
+        if watch.n_sampled > 0:
+            watch.sampled = &sampled[0]
+        watch.input.statistics = statistics_of(features, self.n_inputs)
+        watch.input.low = -INFINITY
+        watch.input.high = INFINITY
+        watch.forward = <Watched *>calloc(2 * p.n_operations, sizeof(Watched))
+        if watch.forward == NULL:
+            raise MemoryError
+        watch.backward = watch.forward + p.n_operations
+        try:
+            for at in range(p.n_operations):
+                o = &p.operations[at]
+                widest = max(widest, o.n_out)
+                w = &watch.forward[at]
+                w.statistics = statistics_of(outputs[o.number], o.n_out)
+                w.low, w.high, w.on_z = bounds[o.number]
+                self.check_rows(
+                    samples[o.number], watch.n_sampled, o.n_out, "a sample")
+                if not cnp.PyArray_IS_C_CONTIGUOUS(samples[o.number]):
+                    raise ValueError("a sample must be contiguous")
+                w.sample = <char *>cnp.PyArray_DATA(samples[o.number])
+                w = &watch.backward[at]
+                w.statistics = statistics_of(gradients[o.number], o.n_out)
+                w.low = -INFINITY
+                w.high = INFINITY
+            self.choose_chunk(&p)
+            watch.parts = <double *>malloc(
+                parts_bytes(min(p.n_rows, p.chunk_rows), widest))
+            if watch.parts == NULL:
+                raise MemoryError
+            p.watch = &watch
+            outcome = self.execute(&p, X)
+        finally:
+            free(watch.forward)
+            free(watch.parts)
+        if outcome == BAD_TARGET:
+            return None, p.bad_row
+        return p.total if p.with_loss else None, -1
+
+
+cdef double *statistics_of(double[:, ::1] array, Py_ssize_t n) except NULL:
+    if array.shape[0] != STATISTICS or array.shape[1] != n:
+        raise ValueError(f"statistics must have shape ({STATISTICS}, {n})")
+    return &array[0, 0]
 
 
 # (Cleared by the garbage collector, it would have lost its plan before it is freed.)
