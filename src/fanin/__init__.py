@@ -31,6 +31,7 @@ if _TYPE_CHECKING:
         check_vjp,
     )
     from fanin.history import History
+    from fanin.initializers import gain
     from fanin.network import Network
     from fanin.normalization import (
         batch_norm,
@@ -61,6 +62,7 @@ __all__ = [
     "dense",
     "dense_backward",
     "functional",
+    "gain",
     "get_num_threads",
     "initializers",
     "layer_norm",
@@ -105,6 +107,7 @@ _HOMES = {
     "check_vjp": "gradcheck",
     "dense": "functional",
     "dense_backward": "functional",
+    "gain": "initializers",
     "get_num_threads": "_threads",
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",

@@ -7,14 +7,16 @@ C = 2 for ReLU, which halves the mean square. Too large a variance grows, and to
 small a one shrinks, exponentially with depth.
 
 All random initializers fill an array in parallel from a counter-based generator,
-Philox4x32-10 (Salmon et al., SC 2011). The weight at each C-order index depends on
-the seed, that index, the distribution and the dtype only: the number of threads,
-the layout of `out`, the CPU and its SIMD level do not change a bit. float32 and
-float64 draw different numbers: one is not the other rounded.
+Philox4x32-10 (Salmon et al., SC 2011). The number drawn for each C-order index depends
+on the seed, that index, the distribution and the dtype only: the number of threads,
+the layout of `out`, the CPU and its SIMD level do not change a bit. (`orthogonal`
+says what its decomposition adds to this.) float32 and float64 draw different numbers:
+one is not the other rounded.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex, TypeAlias
@@ -22,12 +24,13 @@ from typing import Any, SupportsIndex, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fanin import _threads, _validation
+from fanin import _quadrature, _threads, _validation, activations
 from fanin._kernels import _fill
 
 __all__ = [
     "constant",
     "fans",
+    "gain",
     "get",
     "glorot_normal",
     "glorot_uniform",
@@ -35,6 +38,9 @@ __all__ = [
     "he_uniform",
     "lecun_normal",
     "lecun_uniform",
+    "ones",
+    "orthogonal",
+    "sparse",
     "variance_scaling",
     "zeros",
 ]
@@ -47,6 +53,12 @@ Initializer = Callable[..., NDArray[Any]]
 
 MODES = ("fan_in", "fan_out", "fan_avg")
 
+# The rule's constants: Var(W) = 2 / fan_in for ReLU and the functions that are like it,
+# 0 below and the identity above (He et al. 2015), 1 / fan_in for the others (LeCun et
+# al. 1998; for SELU Klambauer et al. 2017).
+LIKE_RELU = frozenset({"relu", "leaky_relu", "silu", "gelu", "gelu_tanh"})
+CRITERIA = ("second_moment", "variance", "gradient", "slope", "rule")
+
 # The standard deviation of a standard normal cut off at two standard deviations:
 # its variance is 1 - 2 z phi(z) / (2 Phi(z) - 1) at z = 2.
 _CUT = 2.0
@@ -55,6 +67,10 @@ _TRUNCATED_STD = math.sqrt(
     - (2 * _CUT * math.exp(-_CUT * _CUT / 2) / math.sqrt(2 * math.pi))
     / math.erf(_CUT / math.sqrt(2))
 )
+
+# Where the numbers begin that place a sparse matrix's weights, in groups of the stream
+# whose beginning makes the weights: out of its reach.
+_PLACES = 2**50
 
 # No weight is larger than this many times the `scale` given to the kernel: a
 # float64 normal ends at sqrt(106 ln 2) = 8.6 standard deviations.
@@ -149,6 +165,20 @@ def _target(
         raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
     found = _validation.float_dtype(out.dtype if dtype is None else dtype)
     return _validation.distinct_elements(_validation.check_out(out, sizes, found))
+
+
+def _check_range(
+    std: float, width: float, dtype: np.dtype[Any], largest: float, why: str
+) -> None:
+    """Refuse weights that the dtype cannot hold, or not with all their digits."""
+    limits = np.finfo(dtype)
+    if width != 0.0 and not (
+        float(limits.tiny) <= width <= float(limits.max) / largest
+    ):
+        raise ValueError(
+            f"{why} gives weights of standard deviation {std:g}, out of the range of "
+            f"{dtype}"
+        )
 
 
 def variance_scaling(
@@ -269,14 +299,8 @@ def variance_scaling(
             "normal": std,
             "truncated_normal": std / _TRUNCATED_STD,
         }[distribution]
-        limits = np.finfo(weight.dtype)
-        if width != 0.0 and not (
-            float(limits.tiny) <= width <= float(limits.max) / _LARGEST_DRAW
-        ):
-            raise ValueError(
-                f"scale={scale:g} with a fan of {fan:g} gives weights of standard "
-                f"deviation {std:g}, out of the range of {weight.dtype}"
-            )
+        why = f"scale={scale:g} with a fan of {fan:g}"
+        _check_range(std, width, weight.dtype, _LARGEST_DRAW, why)
     # Also for an empty array, so that a Generator always advances alike.
     key = _validation.seed_words(rng)
     if weight.size > 0:
@@ -546,6 +570,196 @@ def glorot_uniform(
     )
 
 
+def orthogonal(
+    shape: Shape,
+    *,
+    gain: float = 1.0,
+    rng: RNG = None,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[Any]:
+    r"""Return a random matrix with orthonormal columns or rows, times `gain`.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The shape of the weights, ``(n_in, n_out)`` or ``(*window, n_in, n_out)``; all
+        axes but the last count as one, of the size ``fan_in`` (see `fans`).
+    gain : float, default=1.0
+        What the orthonormal matrix is multiplied by, finite and not negative: a factor
+        on the standard deviation, as in PyTorch and Keras, so that
+        ``math.sqrt(fanin.gain("relu"))`` suits ReLU.
+    rng, dtype, out, n_threads
+        As for `variance_scaling`.
+
+    Returns
+    -------
+    ndarray
+        `out`, or a new array in C order. With the array as a matrix W of shape
+        (fan_in, n_out): :math:`W^\mathsf{T} W = \text{gain}^2 I` if fan_in >= n_out,
+        and :math:`W W^\mathsf{T} = \text{gain}^2 I` if not. The variance of its
+        elements is gain² / max(fan_in, n_out).
+
+    Raises
+    ------
+    ValueError
+        If `gain` is negative or not finite, or out of the range of the dtype; if
+        `shape` has fewer than two axes; and as `variance_scaling`.
+    TypeError
+        As `variance_scaling`.
+
+    Notes
+    -----
+    The matrix is Q of the QR decomposition of a normal matrix, each column with the
+    sign that makes R's diagonal positive, and so distributed evenly over all such
+    matrices (the Haar measure: Stewart 1980). A product of such layers keeps the length
+    of every vector (of those within its range), not on average but exactly: a linear
+    network of any depth trains as fast as a shallow one (Saxe et al. 2014).
+
+    The decomposition is `numpy.linalg.qr` in float64, whatever `dtype` is; it takes
+    2 fan_in n_out min(fan_in, n_out) operations and two float64 copies of the matrix.
+    The normal matrix has the same bits everywhere. The result has the same bits for
+    any `n_threads`; but it is NumPy's LAPACK that rounds it, which may round the last
+    digit otherwise on another CPU, in another version of NumPy, or with another number
+    of threads of its own.
+
+    References
+    ----------
+    .. [1] A. M. Saxe, J. L. McClelland, S. Ganguli, "Exact solutions to the nonlinear
+       dynamics of learning in deep linear neural networks", ICLR 2014.
+    .. [2] G. W. Stewart, "The efficient generation of random orthogonal matrices with
+       an application to condition estimators", SIAM J. Numer. Anal. 17, 1980.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fanin.initializers import orthogonal
+    >>> W = orthogonal((5, 3), rng=0, dtype=np.float64)
+    >>> bool(np.allclose(W.T @ W, np.eye(3)))
+    True
+    """
+    gain = _validation.real(gain, "gain", minimum=0.0)
+    threads = _threads.resolve(n_threads)
+    sizes = _validation.shape_tuple(shape)
+    fans(sizes)
+    weight = _target(shape, dtype, out)
+    if weight.size > 0:
+        n_in, n_out = weight.size // sizes[-1], sizes[-1]
+        long, short = max(n_in, n_out), min(n_in, n_out)
+        std = gain / math.sqrt(long)
+        _check_range(std, gain, weight.dtype, 1.0, f"gain={gain:g}")
+    key = _validation.seed_words(rng)
+    if weight.size > 0:
+        normal = np.empty((long, short))
+        _fill.fill(normal, _fill.DISTRIBUTIONS.index("normal"), 1.0, 0, key, threads)
+        Q, R = np.linalg.qr(normal)
+        del normal
+        Q *= np.where(np.diagonal(R) < 0.0, -gain, gain)
+        weight[...] = (Q if n_in >= n_out else Q.T).reshape(sizes)
+    return weight
+
+
+def sparse(
+    shape: Shape,
+    *,
+    n_nonzero: int = 15,
+    scale: float = 1.0,
+    rng: RNG = None,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[Any]:
+    """Return weights of which each unit has a few that are not zero.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The shape of the weights, ``(n_in, n_out)`` or ``(*window, n_in, n_out)``.
+    n_nonzero : int, default=15
+        How many incoming weights of each of the n_out units are random, from 1 to
+        fan_in (see `fans`). Which ones, is drawn for each unit by itself, every set of
+        so many being as probable as any other. All others are 0.
+    scale : float, default=1.0
+        C: the weights that are not zero are normal of variance ``scale / n_nonzero``,
+        for so many terms are in a unit's sum. Finite and not negative; at 0 all weights
+        are zero.
+    rng, dtype, out, n_threads
+        As for `variance_scaling`.
+
+    Returns
+    -------
+    ndarray
+        `out`, or a new array in C order. The mean square over all its elements is
+        scale / fan_in, as that of `variance_scaling`.
+
+    Raises
+    ------
+    ValueError
+        If `n_nonzero` is below 1 or above fan_in; and as `variance_scaling`.
+    TypeError
+        As `variance_scaling`.
+
+    Notes
+    -----
+    The total input of a unit does not shrink or grow with the number of units before
+    it, and the units stay different from each other (Martens 2010, who took 15, with
+    a standard deviation of 1 each: ``scale=15``). Places are drawn by Floyd's
+    algorithm (Bentley & Floyd 1987), in n_nonzero steps over all units.
+
+    References
+    ----------
+    .. [1] J. Martens, "Deep learning via Hessian-free optimization", ICML 2010,
+       section 5.
+    .. [2] J. Bentley, R. Floyd, "Programming pearls: a sample of brilliance",
+       Communications of the ACM 30, 1987.
+
+    Examples
+    --------
+    >>> from fanin.initializers import sparse
+    >>> weight = sparse((100, 4), n_nonzero=3, rng=0)
+    >>> (weight != 0).sum(axis=0)
+    array([3, 3, 3, 3])
+    """
+    scale = _validation.real(scale, "scale", minimum=0.0)
+    n_nonzero = _validation.integer(n_nonzero, "n_nonzero", minimum=1)
+    threads = _threads.resolve(n_threads)
+    sizes = _validation.shape_tuple(shape)
+    fan_in, _ = fans(sizes)
+    weight = _target(shape, dtype, out)
+    if weight.size > 0:
+        if n_nonzero > fan_in:
+            raise ValueError(
+                f"n_nonzero must be at most {fan_in}, the number of weights of a unit "
+                f"in an array of shape {sizes}; got {n_nonzero}"
+            )
+        std = math.sqrt(scale) / math.sqrt(n_nonzero)
+        why = f"scale={scale:g} with n_nonzero={n_nonzero}"
+        _check_range(std, std, weight.dtype, _LARGEST_DRAW, why)
+    key = _validation.seed_words(rng)
+    if weight.size == 0:
+        return weight
+    n_units = sizes[-1]
+    values = np.empty((n_nonzero, n_units), weight.dtype)
+    _fill.fill(values, _fill.DISTRIBUTIONS.index("normal"), std, 0, key, threads)
+    uniform = np.empty((n_nonzero, n_units))
+    code = _fill.DISTRIBUTIONS.index("uniform")
+    _fill.fill(uniform, code, 1.0, _PLACES, key, threads)
+    weight[...] = 0
+    unit = np.arange(n_units)
+    taken = np.zeros((fan_in, n_units), np.bool_)
+    for i in range(n_nonzero):
+        # One of the first last + 1 places; if it is taken, the last one, which cannot
+        # be. (The uniform numbers lie between -1 and 1.)
+        last = fan_in - n_nonzero + i
+        place = ((uniform[i] + 1.0) * (0.5 * (last + 1))).astype(np.intp)
+        np.minimum(place, last, out=place)
+        place = np.where(taken[place, unit], last, place)
+        taken[place, unit] = True
+        weight[(*np.unravel_index(place, sizes[:-1]), unit)] = values[i]
+    return weight
+
+
 def constant(
     shape: Shape,
     value: float,
@@ -631,6 +845,40 @@ def zeros(
     return constant(shape, 0.0, rng=rng, dtype=dtype, out=out, n_threads=n_threads)
 
 
+def ones(
+    shape: Shape,
+    *,
+    rng: RNG = None,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[Any]:
+    """Return an array of ones, as the factors of a normalization begin.
+
+    Parameters
+    ----------
+    shape, rng, dtype, out, n_threads
+        As for `constant`.
+
+    Returns
+    -------
+    ndarray
+        `out`, or a new array in C order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `constant`.
+
+    Examples
+    --------
+    >>> from fanin.initializers import ones
+    >>> ones(3)
+    array([1., 1., 1.], dtype=float32)
+    """
+    return constant(shape, 1.0, rng=rng, dtype=dtype, out=out, n_threads=n_threads)
+
+
 _BY_NAME: dict[str, Initializer] = {
     function.__name__: function
     for function in (
@@ -641,6 +889,9 @@ _BY_NAME: dict[str, Initializer] = {
         lecun_uniform,
         glorot_normal,
         glorot_uniform,
+        orthogonal,
+        sparse,
+        ones,
         zeros,
     )
 }
@@ -682,3 +933,175 @@ def get(initializer: str | Initializer) -> Initializer:
             f"got {type(initializer).__name__}"
         )
     return initializer
+
+
+Function = Callable[[NDArray[np.float64]], Any]
+
+
+def gain(
+    activation: str | activations.Activation | Function,
+    *,
+    criterion: str = "second_moment",
+) -> float:
+    r"""Return C, the `scale` of Var(W) = C / fan_in that suits an activation.
+
+    With Z = A W, independent weights of variance C / fan_in and many units, each z is
+    normal, of variance q' = C E[a²]: with z standard normal in one layer, the next
+    layer's has variance C E[f(u)²], u standard normal.
+
+    Parameters
+    ----------
+    activation : str, Activation or callable
+        f: a name or an object of `fanin.activations`, one of the user's
+        (`fanin.activations.Custom`) included; or any function that takes a vector of
+        float64 and returns f of each element.
+    criterion : str, default="second_moment"
+        What C is to do:
+
+        - "second_moment": :math:`1 / E[f(u)^2]`. The second moment of the signal stays
+          at 1 from layer to layer.
+        - "variance": :math:`1 / \operatorname{Var} f(u)`. The same with the offset
+          E[f(u)] taken out, as if a bias or a batch normalization removed it.
+        - "gradient": :math:`1 / E[f'(u)^2]`. The gradient's second moment stays level
+          on the way back, while the signal's is 1.
+        - "slope": :math:`1 / f'(0)^2`. Small signals, for which f is a straight line,
+          keep their variance.
+        - "rule": the constant of the rule of thumb: 2 for relu, leaky_relu, silu and
+          gelu, 1 for all other activations, those of the user's included.
+
+    Returns
+    -------
+    float
+        C, to 1e-12 of itself or better; to 1e-8 for "gradient" and "slope" of a plain
+        function, whose derivative is taken numerically.
+
+    Raises
+    ------
+    ValueError
+        If the criterion is unknown, or gives no number: f (or f', or what f varies by)
+        is 0 throughout, f has a kink at 0 and the criterion is "slope", f is not finite
+        or not smooth enough to be integrated, or the criterion is "rule" and f a plain
+        function.
+    TypeError
+        If `activation` is none of the three.
+
+    See Also
+    --------
+    variance_scaling : Takes C as `scale`.
+    fanin.calibrate : Measures, where this computes.
+
+    Notes
+    -----
+    The expectations are computed by Gauss-Hermite quadrature where that converges to
+    12 digits, and over bisected panels elsewhere (f with a kink).
+
+    **Why published tables disagree.** They answer different questions, and in
+    different units:
+
+    - Variance or standard deviation. C here is a factor on the variance. PyTorch's
+      ``torch.nn.init.calculate_gain`` and the `gain` of `orthogonal` are factors on the
+      standard deviation: its :math:`\sqrt 2` for relu is C = 2, its 5/3 for tanh
+      C = 2.78.
+    - Mean square or slope at 0. tanh has C = 1 by its slope: a large signal then
+      shrinks, ever more slowly as it gets small, and the gradient stays level once it
+      is. By the mean square of a signal of size 1, C = 2.54: the signal stays at size
+      1, in the saturated part of tanh, and the gradient grows by C E[f'²] = 1.18 per
+      layer. LeCun et al. (1998) and Glorot & Bengio (2010) take the slope, PyTorch's
+      5/3 is a little above the root of the mean-square value, 1.59. For relu all
+      questions have one answer, 2, for it scales with its argument.
+    - The offset. The logistic function has the mean 1/2. Its second moment, which is
+      mostly that, gives C = 3.41; the deviation from the mean gives 23.1, that is 4.80
+      as a factor on the standard deviation; the slope at 0, which is 1/4, gives 16;
+      and the tables' 1 follows from none of them.
+
+    References
+    ----------
+    .. [1] Y. LeCun, L. Bottou, G. B. Orr, K.-R. Müller, "Efficient BackProp", in
+       Neural Networks: Tricks of the Trade, Springer 1998.
+    .. [2] X. Glorot, Y. Bengio, "Understanding the difficulty of training deep
+       feedforward neural networks", AISTATS 2010.
+    .. [3] K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015.
+    .. [4] B. Poole, S. Lahiri, M. Raghu, J. Sohl-Dickstein, S. Ganguli, "Exponential
+       expressivity in deep neural networks through transient chaos", NeurIPS 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fanin
+    >>> round(fanin.gain("relu"), 12), round(fanin.gain("tanh"), 4)
+    (2.0, 2.5362)
+    >>> fanin.gain("tanh", criterion="slope"), fanin.gain("relu", criterion="rule")
+    (1.0, 2.0)
+    >>> round(fanin.gain(lambda z: np.maximum(z, 0) ** 2), 12)
+    0.666666666667
+    >>> scale = fanin.gain("elu")
+    >>> weight = fanin.initializers.variance_scaling((300, 200), scale=scale)
+    """
+    criterion = _validation.choice(criterion, CRITERIA, "criterion")
+    known: activations.Activation | None = None
+    function: Function
+    if isinstance(activation, (str, activations.Activation)):
+        known = activations.get(activation)
+        what = known.name
+        function = functools.partial(activations.apply, activation=known, n_threads=1)
+    elif callable(activation):
+        function = activation
+        what = getattr(activation, "__name__", type(activation).__name__)
+    else:
+        raise TypeError(
+            "activation must be a name, an object of fanin.activations or a function; "
+            f"got {_validation.what(activation)}"
+        )
+    if criterion == "rule":
+        if known is None:
+            raise ValueError(
+                "criterion 'rule' is for activations that have a name; got the "
+                f"function {what!r}: declare it by fanin.activations.Custom, or take "
+                "another criterion"
+            )
+        return 2.0 if known.name in LIKE_RELU else 1.0
+    try:
+        level = _level(function, known, criterion)
+    except _quadrature.QuadratureError as error:
+        raise ValueError(
+            f"activation {what!r} has no gain by criterion {criterion!r}: {error}"
+        ) from error
+    if not (level > 0.0 and math.isfinite(1.0 / level)):
+        raise ValueError(
+            f"activation {what!r} has no gain by criterion {criterion!r}: what it would "
+            f"keep level is {level:g}"
+        )
+    return 1.0 / level
+
+
+def _level(
+    function: Function, known: activations.Activation | None, criterion: str
+) -> float:
+    """Return what the weights' variance is to make up for."""
+
+    def slope(z: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert known is not None
+        return activations.derivative(z, known, n_threads=1)
+
+    if criterion == "slope":
+        if known is None:
+            left, right = _quadrature.slope_at_zero(function)
+            middle = (left + right) / 2
+        else:
+            left, middle, right = slope(np.array([-1e-9, 0.0, 1e-9])).tolist()
+        if not math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-6):
+            raise _quadrature.QuadratureError(
+                f"its slope at 0 must be one number, and is {left:.6g} to the left and "
+                f"{right:.6g} to the right"
+            )
+        return middle * middle
+    if criterion == "gradient":
+        if known is None:
+            return _quadrature.mean_square_slope(function)
+        return _quadrature.gaussian_mean(lambda z: slope(z) ** 2)
+    if criterion == "second_moment":
+        return _quadrature.gaussian_mean(lambda z: function(z) ** 2)
+    offset = _quadrature.gaussian_mean(function)
+    level = _quadrature.gaussian_mean(lambda z: (function(z) - offset) ** 2)
+    # A constant differs from its mean by the rounding of the mean.
+    return level if level > (1e-12 * offset) ** 2 else 0.0
