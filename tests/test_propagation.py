@@ -183,11 +183,23 @@ def test_a_function_without_a_derivative_has_it_taken_by_differences():
         np.testing.assert_allclose(found.chi, known.chi, rtol=digits)
 
 
-def test_a_kink_away_from_zero_costs_digits_of_the_derivative():
+def test_the_slope_of_small_signals_is_that_at_zero():
+    """1 / (1 + exp(-z)) has no digits left of z = 1e-9 u, and the slope 1/4."""
+
+    def own(z):
+        return 1 / (1 + np.exp(-z))
+
+    for mean_square in (1e-18, 1e-6, 1e-3):
+        found = expected_signals(own, 1.0, 1, mean_square=mean_square)
+        known = expected_signals("logistic", 1.0, 1, mean_square=mean_square)
+        assert found.chi[0] == pytest.approx(known.chi[0], rel=1e-4)
+
+
+def test_kinks_away_from_zero_are_found():
     """hardtanh: the slope is 1 where |z| < 1, with probability erf(1 / sqrt(2 q))."""
     found = expected_signals(lambda z: np.clip(z, -1.0, 1.0), 1.0, 8)
     slopes = [math.erf(1 / math.sqrt(2 * q)) for q in found.variance]
-    np.testing.assert_allclose(found.chi, slopes, rtol=1e-3)
+    np.testing.assert_allclose(found.chi, slopes, rtol=1e-8)
 
 
 def test_a_custom_activation_brings_its_derivative():
