@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import sys
 
 import numpy as np
 import pytest
 
-import fanin
-from fanin import activations, initializers, propagation
+from fanin import activations
 from fanin.propagation import ExpectedSignals, expected_signals
 
 mpmath = pytest.importorskip("mpmath")

@@ -578,7 +578,12 @@ def _entries(scales: Any) -> list[_Entry]:
     found = []
     for i, value in enumerate(values):
         if isinstance(value, str):
-            found.append(_Entry(initializers.get(value), None, value))
+            try:
+                init = initializers.get(value)
+            except ValueError as error:
+                text = str(error).removeprefix("initializer")
+                raise ValueError(f"scales[{i}]{text}") from None
+            found.append(_Entry(init, None, value))
         elif callable(value):
             found.append(_Entry(value, None, _name(value)))
         else:
