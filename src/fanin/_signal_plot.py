@@ -126,11 +126,11 @@ def _log(ax: Any, least: float) -> None:
         ax.set_ylim(low, high)
     if 1e-3 < low and high < 1e4 and high / low < 1e3:
         # Plain numbers: powers of ten would be few, or not be read as what they are.
-        from matplotlib.ticker import LogFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter
 
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-        ax.tick_params(axis="y", which="minor", labelsize=8)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _forward(
