@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import types
 from pathlib import Path
 
@@ -98,10 +99,12 @@ def test_links_between_pages_lead_somewhere() -> None:
     ids=lambda page: page.name,
 )
 def test_the_examples_of_a_page_run(page: Path) -> None:
-    for package in ("sklearn", "scipy", "safetensors"):
+    for package in ("sklearn", "scipy", "safetensors", "matplotlib"):
         if package in page.read_text("utf-8"):
             pytest.importorskip(package)
     failed, attempted = doctest.testfile(str(page), module_relative=False)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
     assert attempted > 0
     assert failed == 0
 
