@@ -269,10 +269,9 @@ def expected_signals(
     References
     ----------
     .. [1] B. Poole, S. Lahiri, M. Raghu, J. Sohl-Dickstein, S. Ganguli, "Exponential
-       expressivity in deep neural networks through transient chaos", NeurIPS 2016,
-       equation 3.
+       expressivity in deep neural networks through transient chaos", NeurIPS 2016.
     .. [2] S. S. Schoenholz, J. Gilmer, S. Ganguli, J. Sohl-Dickstein, "Deep information
-       propagation", ICLR 2017, section 4.
+       propagation", ICLR 2017.
     .. [3] K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015,
        section 2.2.
 
