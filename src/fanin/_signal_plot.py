@@ -124,7 +124,7 @@ def _log(ax: Any, least: float) -> None:
     if spare > 0:
         low, high = low / 10**spare, high * 10**spare
         ax.set_ylim(low, high)
-    if 1e-3 < low and high < 1e4 and high / low < 1e3:
+    if low > 1e-3 and high < 1e4 and high / low < 1e3:
         # Plain numbers: powers of ten would be few, or not be read as what they are.
         from matplotlib.ticker import LogLocator, NullFormatter
 
