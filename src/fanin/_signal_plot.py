@@ -44,6 +44,15 @@ def pyplot_figure(size: tuple[float, float]) -> Any:
     return pyplot.figure(figsize=size, layout="constrained")
 
 
+def space(
+    figure: Any, *, width: float | None = None, height: float | None = None
+) -> dict[str, Any]:
+    """Return a grid's options: room for labels, where no layout engine makes it."""
+    if figure.get_layout_engine() is not None:
+        return {}
+    return {"wspace": width, "hspace": height}
+
+
 # --- a report -------------------------------------------------------------------------
 
 
@@ -56,8 +65,10 @@ def plot_report(report: SignalReport, figure: Any = None) -> Any:
         figure = pyplot_figure((11.0, 6.2 + 1.6 * n_rows))
     title = "\n".join(textwrap.wrap(report.verdict, 110, max_lines=3, placeholder=" …"))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    outer = figure.add_gridspec(2, 1, height_ratios=[4.4, 1.5 * max(n_rows, 1)])
-    panels = outer[0].subgridspec(2, 2)
+    outer = figure.add_gridspec(
+        2, 1, height_ratios=[4.4, 1.5 * max(n_rows, 1)], **space(figure, height=0.25)
+    )
+    panels = outer[0].subgridspec(2, 2, **space(figure, width=0.2, height=0.45))
     forward, backward, units, ratios = (
         figure.add_subplot(panels[i, j]) for i in (0, 1) for j in (0, 1)
     )
@@ -78,7 +89,7 @@ def plot_report(report: SignalReport, figure: Any = None) -> Any:
         if ax is not ratios and ax.get_legend_handles_labels()[1]:
             ax.legend(frameon=False, fontsize=8)
     if shown:
-        grid = outer[1].subgridspec(n_rows, 4)
+        grid = outer[1].subgridspec(n_rows, 4, **space(figure, width=0.2, height=0.6))
         for k, i in enumerate(shown):
             ax = figure.add_subplot(grid[k // 4, k % 4])
             _histogram(ax, layers[i])
@@ -353,7 +364,7 @@ def plot_monitor(monitor: Monitor, figure: Any = None) -> Any:
     found = f"After epoch {epochs[-1]}: {last.verdict}"
     title = "\n".join(textwrap.wrap(found, 110, max_lines=3, placeholder=" …"))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    grid = figure.add_gridspec(2, 2)
+    grid = figure.add_gridspec(2, 2, **space(figure, width=0.2, height=0.35))
     shown = _lines_of(monitor)
     for k, (what, values, logarithmic, level) in enumerate(panels):
         ax = figure.add_subplot(grid[k // 2, k % 2])

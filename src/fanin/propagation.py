@@ -8,6 +8,7 @@ from layer to layer, and from it the size of the gradient on its way back:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanin import _validation as check
-from fanin import activations, initializers
+from fanin import _signal_plot, activations, initializers
 from fanin._quadrature import (
     QuadratureError,
     gaussian_mean,
@@ -539,10 +540,13 @@ def plot_initialization(
         f"{function.name}, {width} units a layer; the rule is C = {rule:g}",
         fontsize=13,
     )
-    grid = figure.add_gridspec(3, 1, height_ratios=[1.0, 0.05, 0.95])
-    curves = grid[0].subgridspec(1, 2)
+    space = functools.partial(_signal_plot.space, figure)
+    grid = figure.add_gridspec(
+        3, 1, height_ratios=[1.0, 0.05, 0.95], **space(height=0.4)
+    )
+    curves = grid[0].subgridspec(1, 2, **space(width=0.25))
     forward, backward = figure.add_subplot(curves[0]), figure.add_subplot(curves[1])
-    rows = grid[2].subgridspec(1, len(entries))
+    rows = grid[2].subgridspec(1, len(entries), **space(width=0.2))
     histograms = [figure.add_subplot(rows[i]) for i in range(len(entries))]
     _curves(forward, backward, entries, measured, expected, depth)
     _histograms(histograms, entries, measured, function)
@@ -567,8 +571,6 @@ class _Entry:
 
 def _entries(scales: Any) -> list[_Entry]:
     """Return what `scales` asks for, checked."""
-    from functools import partial
-
     values = check.sequence(scales, "scales")
     if not 1 <= len(values) <= len(STYLES):
         raise ValueError(
@@ -587,7 +589,7 @@ def _entries(scales: Any) -> list[_Entry]:
             found.append(_Entry(value, None, _name(value)))
         else:
             scale = check.real(value, f"scales[{i}]", minimum=0.0)
-            init = partial(initializers.variance_scaling, scale=scale)
+            init = functools.partial(initializers.variance_scaling, scale=scale)
             found.append(_Entry(init, scale, f"C = {scale:g}"))
     return found
 
