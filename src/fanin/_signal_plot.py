@@ -87,7 +87,8 @@ def plot_report(report: SignalReport, figure: Any = None) -> Any:
         _layer_axis(ax, [layer.name for layer in layers], from_input)
         _starts(ax, report, layers, kinds)
         if ax is not ratios and ax.get_legend_handles_labels()[1]:
-            ax.legend(frameon=False, fontsize=8)
+            where = "upper center" if ax is units else "best"
+            ax.legend(frameon=False, fontsize=8, ncols=2, loc=where)
     if shown:
         grid = outer[1].subgridspec(n_rows, 4, **space(figure, width=0.2, height=0.6))
         for k, i in enumerate(shown):
@@ -164,7 +165,7 @@ def _forward(
     growth = report.expected_forward
     if np.isfinite(growth).any():
         _theory(ax, x, _chained(rms, growth[-(len(x) - 1) :]))
-    _log(ax, 2.0)
+    _log(ax, 3.0)
     ax.set_title("Forward: activations", loc="left", fontsize=10)
     ax.set_ylabel("size of activations")
 
@@ -214,7 +215,9 @@ def _units(ax: Any, at: NDArray[Any], layers: list[LayerRecord]) -> None:
     _line(ax, at, _column(layers, "dead"), BLUE, "o", "-", "dead")
     rank = _column(layers, "effective_rank") / _column(layers, "n_units")
     _line(ax, at, rank, GREEN, "^", ":", "effective rank / units")
-    ax.set_ylim(-0.03, 1.03)
+    # With room above for the legend.
+    ax.set_ylim(-0.04, 1.5)
+    ax.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0])
     ax.set_title("Units", loc="left", fontsize=10)
     ax.set_ylabel("share")
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fanin import _validation as check
 from fanin import _signal_plot, activations, initializers
+from fanin import _validation as check
 from fanin._quadrature import (
     QuadratureError,
     gaussian_mean,
