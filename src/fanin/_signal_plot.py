@@ -87,8 +87,8 @@ def plot_report(report: SignalReport, figure: Any = None) -> Any:
         _layer_axis(ax, [layer.name for layer in layers], from_input)
         _starts(ax, report, layers, kinds)
         if ax is not ratios and ax.get_legend_handles_labels()[1]:
-            where = "upper center" if ax is units else "best"
-            ax.legend(frameon=False, fontsize=8, ncols=2, loc=where)
+            where, columns = ("upper center", 3) if ax is units else ("best", 1)
+            ax.legend(frameon=False, fontsize=8, ncols=columns, loc=where)
     if shown:
         grid = outer[1].subgridspec(n_rows, 4, **space(figure, width=0.2, height=0.6))
         for k, i in enumerate(shown):
