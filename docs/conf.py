@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
     "myst_parser",
 ]
@@ -33,6 +34,12 @@ templates_path = ["_templates"]
 default_role = "autolink"
 html_theme = "furo"
 html_title = f"fanin {version}"
+
+# The gallery's pictures are made while the pages are built.
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [("png", 110)]
 
 autosummary_generate = True
 autodoc_typehints = "none"

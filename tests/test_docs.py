@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import types
 from pathlib import Path
 
@@ -94,14 +95,19 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if "\n>>> " in p.read_text("utf-8")],
+    [p for p in PAGES if re.search(r"^ *>>> ", p.read_text("utf-8"), re.MULTILINE)],
     ids=lambda page: page.name,
 )
-def test_the_examples_of_a_page_run(page: Path) -> None:
-    for package in ("sklearn", "scipy", "safetensors"):
+def test_the_examples_of_a_page_run(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # no windows
+    for package in ("sklearn", "scipy", "safetensors", "matplotlib"):
         if package in page.read_text("utf-8"):
             pytest.importorskip(package)
     failed, attempted = doctest.testfile(str(page), module_relative=False)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
     assert attempted > 0
     assert failed == 0
 

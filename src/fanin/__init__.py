@@ -17,6 +17,7 @@ if _TYPE_CHECKING:
         layers,
         losses,
         optimizers,
+        propagation,
         schedules,
     )
     from fanin._config import show_config
@@ -43,6 +44,7 @@ if _TYPE_CHECKING:
         rms_norm_backward,
     )
     from fanin.preprocessing import Moments, moments, standardize, unstandardize
+    from fanin.propagation import plot_initialization
 
 # "estimators" is no part of a star import: it needs scikit-learn.
 __all__ = [
@@ -76,6 +78,8 @@ __all__ = [
     "losses",
     "moments",
     "optimizers",
+    "plot_initialization",
+    "propagation",
     "rms_norm",
     "rms_norm_backward",
     "schedules",
@@ -94,6 +98,7 @@ _MODULES = (
     "layers",
     "losses",
     "optimizers",
+    "propagation",
     "schedules",
 )
 _HOMES = {
@@ -119,6 +124,7 @@ _HOMES = {
     "layer_norm": "normalization",
     "layer_norm_backward": "normalization",
     "moments": "preprocessing",
+    "plot_initialization": "propagation",
     "rms_norm": "normalization",
     "rms_norm_backward": "normalization",
     "set_num_threads": "_threads",
