@@ -181,6 +181,44 @@ class Monitor(Callback):
         """Norm of each weight's gradient, of shape (n_reports, n_layers)."""
         return self._over_epochs(lambda r: r.weight_gradient_norm)
 
+    def plot(self, *, figure: Any = None) -> Any:
+        """Draw growth, dead units and gradient norms by layer over the epochs.
+
+        Of a deep network some layers are drawn, from end to end. A dashed line marks
+        the first report with a problem.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure or SubFigure, optional
+            Where to draw; by default a new figure of `matplotlib.pyplot`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or SubFigure
+            The figure, with four axes.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there is no report yet.
+
+        Examples
+        --------
+        >>> import fanin
+        >>> from matplotlib.figure import Figure
+        >>> net = fanin.Network(1, [fanin.layers.Dense(1)], loss="squared_error", rng=0)
+        >>> monitor = fanin.callbacks.Monitor([[1.0], [2.0]])
+        >>> history = net.fit([[1.0]], [1.0], optimizer=fanin.optimizers.SGD(),
+        ...                   epochs=3, batch_size=1, callbacks=monitor)
+        >>> [ax.get_title(loc="left") for ax in monitor.plot(figure=Figure()).axes[:2]]
+        ['Forward growth, per layer', 'Backward growth, per layer']
+        """
+        from fanin import _signal_plot
+
+        return _signal_plot.plot_monitor(self, figure)
+
     # -- the callback ----------------------------------------------------------------
 
     def on_train_begin(self, state: TrainingState) -> bool | None:
