@@ -13,6 +13,7 @@ from comparison import (
     networks,
     normalization,
     normalization_layers,
+    signals,
 )
 from comparison.model import Row
 
@@ -28,5 +29,6 @@ def all_rows() -> list[Row]:
         *networks.rows(),
         *functional.rows(),
         *initialization.rows(),
+        *signals.rows(),
         *gradients.rows(),
     ]
