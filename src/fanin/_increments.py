@@ -334,7 +334,8 @@ class LossChanges:
         number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         bounds = start + number * np.repeat(count, pieces) // np.repeat(pieces, pieces)
         total = int(count.sum())
-        return np.concatenate(entries).astype(np.intp), np.append(bounds, total)
+        order = np.concatenate(entries).astype(np.intp, copy=False)
+        return order, np.append(bounds, total)
 
     def run(
         self,

@@ -428,6 +428,10 @@ class IncrementsCheck:
             self.step, self.n_threads, entries, tell
         )
         done = np.isfinite(span)
+        if done.all():
+            self.plus, self.minus, self.crossed = plus, minus, crossed
+            self.span[...] = span  # (`work` looks at this one)
+            return
         self.plus[done], self.minus[done] = plus[done], minus[done]
         self.span[done] = span[done]
         self.crossed |= crossed
