@@ -400,10 +400,12 @@ def offset(array: Array) -> str | None:
 
 def signs(array: Array) -> str | None:
     """Recognize an absolute value."""
-    if np.count_nonzero(array.judged) < 3:
-        return None
-    for sign, what in ((1.0, "positive"), (-1.0, "negative")):
-        if array.explains(sign * np.abs(array.numeric)):
+    # Less an absolute value is rare, and a few numbers are all negative by chance:
+    # by a wrong sign in one row, say.
+    for sign, what, fewest in ((1.0, "positive", 3), (-1.0, "negative", 8)):
+        if np.count_nonzero(array.judged) >= fewest and array.explains(
+            sign * np.abs(array.numeric)
+        ):
             return (
                 f"the analytic values are right but for their signs: all are {what}, "
                 "as if an absolute value were taken"

@@ -67,7 +67,8 @@ def _lobatto() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the nodes of Gauss-Lobatto quadrature on [-1, 1], and the weights."""
     legendre = np.polynomial.Legendre.basis(NODES - 1)
     slope, curvature = legendre.deriv(), legendre.deriv(2)
-    roots = np.sort(np.asarray(slope.roots(), np.float64))
+    # (Some versions of NumPy return real roots as complex numbers.)
+    roots = np.sort(np.real(slope.roots()))
     roots = np.asarray(roots - slope(roots) / curvature(roots), np.float64)
     inside = (roots - roots[::-1]) / 2
     nodes = np.concatenate([[-1.0], inside, [1.0]])
