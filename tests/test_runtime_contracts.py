@@ -52,6 +52,14 @@ CASES = {
             dX, dgamma, _ = fanin.batch_norm_backward(Y, saved, n_threads=n_threads)
             return dX[::1000].tobytes() + dgamma.tobytes()
     """,
+    "diagnose": """
+        layers = [fanin.layers.Dense(200, "tanh"), fanin.layers.Dense(4)]
+        net = fanin.Network(300, layers, loss="squared_error", rng=0)
+        X = np.broadcast_to(np.linspace(-1, 1, 300, dtype=np.float32), (200_000, 300))
+        def call(n_threads):
+            report = net.diagnose(X, n_threads=n_threads)
+            return report.layers[0].rms.hex()
+    """,
     "evaluate": """
         Z = np.broadcast_to(np.linspace(-9, 9, 100, dtype=np.float32), (400_000, 100))
         y = np.broadcast_to(True, (400_000, 100))
@@ -110,6 +118,13 @@ CASES = {
 SAME_AT_EVERY_LEVEL = ["moments", "update", "standardize"]
 
 LONG_CASES = {
+    "diagnose": """
+        layers = [fanin.layers.Dense(200, "tanh"), fanin.layers.Dense(4)]
+        net = fanin.Network(300, layers, loss="squared_error", rng=0)
+        X = np.broadcast_to(np.linspace(-1, 1, 300, dtype=np.float32), (9_000_000, 300))
+        def call(n_threads):
+            net.diagnose(X, n_threads=n_threads)
+    """,
     "evaluate": """
         # (Of the 3 GB of the gradient, next to none are ever written.)
         Z = np.broadcast_to(np.linspace(-9, 9, 100, dtype=np.float32), (8_000_000, 100))

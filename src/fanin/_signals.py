@@ -37,6 +37,9 @@ __all__ = [
 # Rows whose outputs are kept: enough for a histogram, and a rank to within 1 / 1024.
 SAMPLED = 1024
 
+# Numbers of the gradient at the output, about, where there are no targets.
+RANDOM = 1 << 18
+
 # A value is flat where the slope is less than this share of the function's largest.
 FLAT = 0.05
 
@@ -50,19 +53,46 @@ FLAT_BELOW = {
 # selu(z) + lambda alpha is its slope for z < 0; its largest is lambda alpha.
 SELU_LIMIT = 1.7580993408473766
 
-NOWHERE = (-math.inf, math.inf, False)
+# A bound that is NaN is none.
+NONE = math.nan
+NOWHERE = (NONE, NONE, False)
 
 
 @dataclass
 class UnitStatistics:
-    """What the columns (units) of an array (n_samples, n_units) are like."""
+    """What the columns (units) of an array (n_samples, n_units) are like.
+
+    `root` is the root of the sum of squared deviations from the mean, `largest` the
+    largest magnitude, NaN if there is a NaN.
+    """
 
     n: int
     mean: NDArray[np.float64]
-    m2: NDArray[np.float64]
+    root: NDArray[np.float64]
     flat: NDArray[np.int64]
     zero: NDArray[np.int64]
     largest: NDArray[np.float64]
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """The standard deviation of each unit."""
+        found: NDArray[np.float64] = self.root / math.sqrt(self.n)
+        return found
+
+    @property
+    def m2(self) -> NDArray[np.float64]:
+        """The sum of squared deviations of each unit; it may overflow."""
+        found: NDArray[np.float64] = self.root**2
+        return found
+
+    def rms(self) -> float:
+        """Return the root mean square of all values, of any magnitude."""
+        unit = float(np.max(self.largest, initial=0.0))
+        if unit == 0.0 or not math.isfinite(unit):
+            return unit
+        # (Units of values near the smallest have no inverse.)
+        parts = np.hypot(self.mean / unit, self.std / unit)
+        return unit * math.sqrt(float(np.mean(parts * parts)))
 
 
 @dataclass
@@ -92,7 +122,7 @@ class Measurement:
 
 
 def flat_bounds(activation: Activation | None) -> tuple[float, float, bool]:
-    """Return (low, high, on_z): a value is flat if it is <= low or >= high.
+    """Return (low, high, on_z): a value is flat if it is <= low or >= high, not NaN.
 
     The values are the outputs or, with `on_z`, the arguments of a function whose
     output does not tell its slope. Of functions that fanin does not know, and of
@@ -108,35 +138,35 @@ def flat_bounds(activation: Activation | None) -> tuple[float, float, bool]:
         half = math.sqrt(1 - FLAT) / 2
         return 0.5 - half, 0.5 + half, False
     if name == "softplus":  # 1 - exp(-a)
-        return -math.log1p(-FLAT), math.inf, False
+        return -math.log1p(-FLAT), NONE, False
     if name == "selu":
-        return (FLAT - 1) * SELU_LIMIT, math.inf, False
+        return (FLAT - 1) * SELU_LIMIT, NONE, False
     if name == "elu" and parameter > 0:  # a + alpha below 0, 1 above
-        return min(0.0, FLAT * max(1.0, parameter) - parameter), math.inf, False
+        return min(0.0, FLAT * max(1.0, parameter) - parameter), NONE, False
     if name == "elu" and parameter < 0:  # alpha exp(z) below 0
         largest = max(1.0, -parameter)
-        return min(0.0, math.log(FLAT * largest / -parameter)), math.inf, True
+        return min(0.0, math.log(FLAT * largest / -parameter)), NONE, True
     if name in FLAT_BELOW:
-        return FLAT_BELOW[name], math.inf, True
+        return FLAT_BELOW[name], NONE, True
     if name == "relu" or (name in ("leaky_relu", "elu") and parameter == 0):
-        return 0.0, math.inf, False
+        return 0.0, NONE, False
     return NOWHERE
 
 
 def _table(n_units: int) -> NDArray[np.float64]:
-    return np.zeros((5, n_units))
+    return np.zeros((7, n_units))
 
 
 def _statistics(n: int, table: NDArray[np.float64]) -> UnitStatistics:
-    largest = np.where(np.isnan(table[0]), np.nan, table[4])
-    counts = table[2:4].astype(np.int64)
-    return UnitStatistics(n, table[0], table[1], counts[0], counts[1], largest)
+    flat, zero = table[2:4].astype(np.int64)
+    largest = np.where(table[5] > 0, np.nan, table[4])
+    return UnitStatistics(n, table[0] + table[6], table[1], flat, zero, largest)
 
 
 def observe(
     A: NDArray[Any],
-    low: float = -math.inf,
-    high: float = math.inf,
+    low: float = NONE,
+    high: float = NONE,
     n_threads: int | None = None,
 ) -> UnitStatistics:
     """Return the statistics of the columns of a real array, read once where it lies."""
@@ -174,9 +204,11 @@ def measure(
     targets: NDArray[Any] | None = None
     dA: NDArray[Any] | None = None
     if y is None:
+        # The same rows again and again: of few outputs some thousand.
+        some = min(n, max(64, RANDOM // network.n_outputs))
         rng = np.random.default_rng(0)
-        dA = rng.standard_normal((n, network.n_outputs), np.float32)
-        dA = (dA / np.float32(n)).astype(network.dtype)
+        dA = rng.standard_normal((some, network.n_outputs), network.dtype)
+        dA /= n
     else:
         targets = network.loss_function.targets(y, n, network.n_outputs)
     training = network._training(training, n)
@@ -217,7 +249,7 @@ def measure(
     for i in np.flatnonzero(silent):
         # It gives what it gets, and has no place in the pass.
         outputs[i][...] = outputs[i - 1] if i else features
-        outputs[i][2] = 0  # flat values are the activation's below
+        outputs[i][2] = 0.0  # flat values are the activation's below
         samples[i][...] = samples[i - 1] if i else array[rows]
     layers = [
         LayerSignal(

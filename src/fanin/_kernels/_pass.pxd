@@ -77,6 +77,7 @@ cdef struct Pass:
     int64_t *picked             # the label of each row's largest output
     char *dA                    # the gradient with respect to the output, if given
     Py_ssize_t ld_dA
+    Py_ssize_t n_dA             # its rows, which are repeated
     char *dX
     Py_ssize_t ld_dX
     Update *update

@@ -34,7 +34,7 @@ each activation and its derivative.
 """
 cimport cython
 from cython cimport floating
-from libc.math cimport INFINITY, fabs, fma, isfinite
+from libc.math cimport NAN, fabs, fma, isfinite
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -171,7 +171,8 @@ cdef void given_tile(Pass *p, Py_ssize_t tile, floating *_) noexcept nogil:
     cdef Py_ssize_t rows = min(BLOCK_ROWS, p.rows - start)
     cdef floating *D = <floating *>p.D + start * n
     for i in range(rows):
-        memcpy(D + i * n, <floating *>p.dA + (p.first + start + i) * p.ld_dA,
+        memcpy(D + i * n,
+               <floating *>p.dA + (p.first + start + i) % p.n_dA * p.ld_dA,
                <size_t>n * sizeof(floating))
     through_activation(p, last, D, n, start, rows, 0, n)
 
@@ -1073,12 +1074,12 @@ cdef class Plan:
     ):
         """Forward and backward, with the statistics of every signal on the way.
 
-        Fills zeroed (5, n) arrays (see _signals.observe): `features` of X, and for each
+        Fills zeroed (7, n) arrays (see _signals.observe): `features` of X, and for each
         layer `outputs` of what it gives and `gradients` of dL/dz. samples[i] gets the
         layer's outputs for the rows `sampled`, ascending; bounds[i] is (low, high,
         whether they are z's). A layer that is nothing, dropout in inference, is left
-        alone. L is the loss for `y`, or that of which `dA` is the gradient with respect
-        to the output. Returns (loss or None, first row with a bad target or -1), and
+        alone. L is the loss for `y`, or that of which `dA`, its rows repeated, is the
+        gradient with respect to the output. Returns (loss or None, first row with a bad target or -1), and
         fills `gradient`. Nothing of the network changes.
         """
         cdef Pass p
@@ -1092,7 +1093,8 @@ cdef class Plan:
         if y is not None:
             self.set_targets(&p, y, None)
         else:
-            self.check_rows(dA, p.n_rows, self.n_outputs, "dA")
+            p.n_dA = cnp.PyArray_DIM(dA, 0)
+            self.check_rows(dA, max(1, p.n_dA), self.n_outputs, "dA")
             p.dA = <char *>cnp.PyArray_DATA(dA)
             p.ld_dA = cnp.PyArray_STRIDE(dA, 0) // self.itemsize
         self.set_gradient(&p, gradient)
@@ -1104,8 +1106,8 @@ cdef class Plan:
         if watch.n_sampled > 0:
             watch.sampled = &sampled[0]
         watch.input.statistics = statistics_of(features, self.n_inputs)
-        watch.input.low = -INFINITY
-        watch.input.high = INFINITY
+        watch.input.low = NAN
+        watch.input.high = NAN
         watch.forward = <Watched *>calloc(2 * p.n_operations, sizeof(Watched))
         if watch.forward == NULL:
             raise MemoryError
@@ -1124,8 +1126,8 @@ cdef class Plan:
                 w.sample = <char *>cnp.PyArray_DATA(samples[o.number])
                 w = &watch.backward[at]
                 w.statistics = statistics_of(gradients[o.number], o.n_out)
-                w.low = -INFINITY
-                w.high = INFINITY
+                w.low = NAN
+                w.high = NAN
             self.choose_chunk(&p)
             watch.parts = <double *>malloc(
                 parts_bytes(min(p.n_rows, p.chunk_rows), widest))
@@ -1186,6 +1188,7 @@ cdef class Tape:
         call_begin(&p.call, n_threads)
         p.dA = <char *>cnp.PyArray_DATA(dA)
         p.ld_dA = cnp.PyArray_STRIDE(dA, 0) // plan.itemsize
+        p.n_dA = p.n_rows
         p.backward = True
         if gradient is not None:
             plan.set_gradient(&p, gradient)

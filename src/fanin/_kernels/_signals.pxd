@@ -3,10 +3,10 @@ from ._parallel cimport Call
 from ._rows cimport Rows
 
 cdef enum:
-    STATISTICS = 5
+    STATISTICS = 7
 
-# What is watched of one operation: its (5, n) statistics so far, and where its
-# activation is flat.
+# What is watched of one operation: its (7, n) statistics so far (see observe), and
+# where its activation is flat; NaN for no bound.
 cdef struct Watched:
     double *statistics          # NULL: not watched
     double low

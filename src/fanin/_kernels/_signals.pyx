@@ -7,9 +7,9 @@ a) Rows are cut into stretches and columns into groups, on a fixed grid: each pa
    any. A task walks blocks that fit the first cache (simd/signals.c), and adds each
    to its own columns' statistics of the stretch.
 b) Means and squared deviations of two parts are merged as Chan, Golub & LeVeque
-   (1983, equation 2.1) do; counts add up. Stretches are merged in their order when
-   all are done, and after them the rows of the next call: a plan gives a chunk at a
-   time.
+   (1983, equation 2.1) do, the latter as roots, which stay in the range of a double;
+   counts add up. Stretches are merged in their order when all are done, and after
+   them the rows of the next call: a plan gives a chunk at a time.
 c) A native array with unit stride along its rows is read where it lies. Any other is
    packed, a block at a time, to a buffer on the stack: as doubles, or as floats if it
    is float32.
@@ -17,6 +17,7 @@ c) A native array with unit stride along its rows is read where it lies. Any oth
 Cost: one read of the array; see simd/signals.c.
 """
 from libc.stdlib cimport free, malloc
+from libc.math cimport fabs, hypot, isfinite, sqrt
 from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
@@ -34,11 +35,11 @@ cdef extern from "signals.h" nogil:
         void (*f32)(
             double *out, const float *A, Py_ssize_t ld, const float *B,
             Py_ssize_t ldb, Py_ssize_t rows, Py_ssize_t n, double low,
-            double high) noexcept nogil
+            double high, const double *shift) noexcept nogil
         void (*f64)(
             double *out, const double *A, Py_ssize_t ld, const double *B,
             Py_ssize_t ldb, Py_ssize_t rows, Py_ssize_t n, double low,
-            double high) noexcept nogil
+            double high, const double *shift) noexcept nogil
     const Kernels *FANIN_SELECT_SIGNALS(int level)
 
 cnp.import_array()
@@ -46,11 +47,14 @@ cnp.import_array()
 cdef enum:
     STRETCH_ROWS = 4096         # of a task; a multiple of BLOCK_ROWS
     GROUP_COLS = 256            # a multiple of BLOCK_COLS
-    MEAN = 0
-    M2 = 1
+    MEAN = 0                    # less the shift
+    ROOT = 1
     FLAT = 2
     ZERO = 3
     LARGEST = 4
+    NANS = 5
+    SHIFT = 6
+    MERGED = 6                  # of a stretch: all but the shift
 
 cdef const Kernels *kernels = FANIN_SELECT_SIGNALS(simd_level())
 
@@ -61,7 +65,7 @@ cdef struct Job:
     Py_ssize_t rows
     Py_ssize_t n
     Py_ssize_t n_groups
-    double *parts               # (5, n) of each stretch
+    double *parts               # (6, n) of each stretch
 
 
 cdef void merge(
@@ -71,18 +75,21 @@ cdef void merge(
     """Merge the statistics of n_other rows into those of n_into others."""
     cdef double total = <double>n_into + <double>n_other
     cdef double share = <double>n_other / total, d
-    cdef double product = <double>n_into * share
+    cdef double root_product = sqrt(<double>n_into * share)
     cdef Py_ssize_t j
     for j in range(columns):
         if n_into == 0:
             into[j] = other[j]
-            into[M2 * ld + j] = other[M2 * ld_other + j]
+            into[ROOT * ld + j] = other[ROOT * ld_other + j]
         else:
             d = other[j] - into[j]
             into[j] += d * share
-            into[M2 * ld + j] += other[M2 * ld_other + j] + d * d * product
+            into[ROOT * ld + j] = hypot(
+                hypot(into[ROOT * ld + j], other[ROOT * ld_other + j]),
+                fabs(d) * root_product)
         into[FLAT * ld + j] += other[FLAT * ld_other + j]
         into[ZERO * ld + j] += other[ZERO * ld_other + j]
+        into[NANS * ld + j] += other[NANS * ld_other + j]
         if other[LARGEST * ld_other + j] > into[LARGEST * ld + j]:
             into[LARGEST * ld + j] = other[LARGEST * ld_other + j]
 
@@ -109,6 +116,7 @@ cdef void take_block(
     cdef double packed[BLOCK_ROWS * BLOCK_COLS]
     cdef int itemsize = 4 if job.A.dtype == F32 else 8
     cdef const Watched *w = job.watched
+    cdef const double *shift = w.statistics + SHIFT * job.n + col
     cdef Rows A, B
     part_of(&A, job.A, row, col)
     part_of(&B, job.B, row, col)
@@ -124,23 +132,25 @@ cdef void take_block(
     if itemsize == 4:
         kernels.f32(
             out, <const float *>A.data, A.row_stride // 4, <const float *>B.data,
-            B.row_stride // 4, rows, n, w.low, w.high)
+            B.row_stride // 4, rows, n, w.low, w.high,
+            shift)
     else:
         kernels.f64(
             out, <const double *>A.data, A.row_stride // 8, <const double *>B.data,
-            B.row_stride // 8, rows, n, w.low, w.high)
+            B.row_stride // 8, rows, n, w.low, w.high,
+            shift)
 
 
 cdef void task(void *context, Py_ssize_t i, int worker) noexcept nogil:
     cdef const Job *job = <const Job *>context
-    cdef double block[STATISTICS * BLOCK_COLS]
+    cdef double block[MERGED * BLOCK_COLS]
     cdef Py_ssize_t start = i // job.n_groups * STRETCH_ROWS
     cdef Py_ssize_t stop = min(start + STRETCH_ROWS, job.rows)
     cdef Py_ssize_t first = i % job.n_groups * GROUP_COLS
     cdef Py_ssize_t last = min(first + GROUP_COLS, job.n)
-    cdef double *part = job.parts + i // job.n_groups * STATISTICS * job.n
+    cdef double *part = job.parts + i // job.n_groups * MERGED * job.n
     cdef Py_ssize_t row, rows, col, n, s
-    for s in range(STATISTICS):
+    for s in range(MERGED):
         memset(part + s * job.n + first, 0, <size_t>(last - first) * sizeof(double))
     row = start
     while row < stop:
@@ -156,7 +166,7 @@ cdef void task(void *context, Py_ssize_t i, int worker) noexcept nogil:
 
 cdef size_t parts_bytes(Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     cdef size_t stretches = (rows + STRETCH_ROWS - 1) // STRETCH_ROWS
-    return stretches * STATISTICS * <size_t>n * sizeof(double)
+    return stretches * MERGED * <size_t>n * sizeof(double)
 
 
 cdef int watch_rows(
@@ -165,6 +175,12 @@ cdef int watch_rows(
 ) noexcept nogil:
     cdef Job job
     cdef Py_ssize_t stretches = (rows + STRETCH_ROWS - 1) // STRETCH_ROWS, i
+    cdef double *shift = w.statistics + SHIFT * n
+    if before == 0:
+        pack(shift, n, A, NULL, 0, 1, n)
+        for i in range(n):
+            if not isfinite(shift[i]):
+                shift[i] = 0.0
     job.watched = w
     job.A = A
     job.B = B
@@ -176,7 +192,7 @@ cdef int watch_rows(
         return -1
     for i in range(stretches):
         merge(
-            w.statistics, n, before + i * STRETCH_ROWS, parts + i * STATISTICS * n, n,
+            w.statistics, n, before + i * STRETCH_ROWS, parts + i * MERGED * n, n,
             min(STRETCH_ROWS, rows - i * STRETCH_ROWS), n)
     return 0
 
@@ -192,10 +208,11 @@ cdef void rows_of_matrix(
 
 
 def observe(double[:, ::1] statistics, A, double low, double high, int n_threads):
-    """Fill the (5, n_columns) `statistics` of A, of any real dtype and any strides.
+    """Fill the (7, n_columns) `statistics` of A, of any real dtype and any strides.
 
-    They are zeros on entry. In their order: mean, sum of squared deviations from it,
-    values <= low or >= high, zeros, largest magnitude. A has at least one row.
+    They are zeros on entry. In their order: mean less a shift, root of the sum of
+    squared deviations from it, values <= low or >= high, zeros, largest magnitude,
+    NaNs, and the shift. A has at least one row.
     """
     cdef Rows rows
     cdef Watched w
