@@ -611,3 +611,33 @@ def test_the_report_reads_as_a_table_and_as_plain_objects(X):
     html = report._repr_html_()
     assert html.count("<tr>") == 4
     assert "its weight is 0" in html
+
+
+@pytest.mark.parametrize("target", [1e-100, 1e90])
+def test_weights_that_would_leave_the_dtype_stay(target):
+    net = fanin.Network(4, [fanin.layers.Dense(3)], loss="squared_error", rng=0)
+    before = net.parameters.copy()
+    X = np.random.default_rng(0).standard_normal((50, 4))
+    record = fanin.calibrate(net, X, target=target).layers[0]
+    assert "leave the range of float32" in record.sentence
+    assert (record.factor, record.iterations, record.ok) == (1.0, 0, False)
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+def test_data_that_varies_in_its_last_places_is_calibrated():
+    X = 1000 + 1e-3 * np.random.default_rng(0).standard_normal((200, 4))
+    layers = [fanin.layers.BatchNorm(), fanin.layers.Dense(3)]
+    net = fanin.Network(4, layers, loss="squared_error", rng=0)
+    assert fanin.calibrate(net, X).ok
+
+
+def test_data_of_another_dtype_is_converted_by_pieces(monkeypatch):
+    monkeypatch.setattr("fanin.calibration.PIECE", 12)
+    X = np.random.default_rng(0).standard_normal((50, 4))
+    nets = [
+        fanin.Network(4, [fanin.layers.Dense(3)], loss="squared_error", rng=0)
+        for _ in range(2)
+    ]
+    for net, given in zip(nets, (X, X.astype(np.float32)), strict=True):
+        fanin.calibrate(net, given)
+    np.testing.assert_array_equal(nets[0].parameters, nets[1].parameters)

@@ -455,5 +455,20 @@ def test_an_exception_in_a_users_activation_passes_through_gain():
         raise ValueError("mine")
 
     for criterion in ("second_moment", "variance", "gradient", "slope"):
-        with pytest.raises(ValueError, match=r"^mine$"):
+        with pytest.raises(ValueError, match=r"^mine\b") as caught:
             fanin.gain(broken, criterion=criterion)
+        assert caught.value.args == ("mine",)
+        assert any("np.vectorize" in note for note in caught.value.__notes__)
+
+
+def test_functions_that_return_small_integers():
+    assert fanin.gain(lambda z: (z > 0).astype(np.uint8) * np.uint8(20)) == (
+        pytest.approx(1 / 200, rel=1e-10)
+    )
+    signs = fanin.gain(lambda z: (100 * np.sign(z)).astype(np.int8))
+    assert signs == pytest.approx(1e-4, rel=1e-10)
+
+
+def test_a_class_is_no_activation():
+    with pytest.raises(TypeError, match="got the class ReLU"):
+        fanin.gain(fanin.activations.ReLU)

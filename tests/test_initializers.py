@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+import fanin
 from fanin import initializers
 from fanin._kernels import _fill, _simd
 
@@ -1028,3 +1029,33 @@ def test_bad_shapes_are_named(shape, error):
 
 
 PINNED = "374c4ddc98d1d5a8c12c1fd64bbb1fe17d8b9665f807e4537dc1457757765206"
+
+
+def test_sparse_takes_all_of_few_inputs():
+    assert (initializers.sparse((6, 5), rng=0) != 0).all()
+    layers = [fanin.layers.Dense(5)]
+    fanin.Network(6, layers, loss="squared_error", init="sparse", rng=0)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_constants_are_set_by_pieces(monkeypatch, order):
+    monkeypatch.setattr(initializers, "PIECE", 50)
+    out = np.empty((30, 7, 11), np.float32, order=order)
+    assert (initializers.constant(out.shape, 2.5, out=out) == 2.5).all()
+    assert (initializers.constant((400,), 1.5) == 1.5).all()
+
+
+def test_arguments_out_of_any_range_are_named():
+    make = initializers.variance_scaling
+    with pytest.raises(ValueError, match="scale must be a finite number"):
+        make((3, 2), scale=10**400)
+    with pytest.raises(TypeError, match="out's dtype must be float32 or float64"):
+        make((3, 2), out=np.empty((3, 2), np.int32))
+    assert make(np.array([3, 2]), rng=0).shape == (3, 2)
+
+
+def test_an_exception_of_an_init_says_where():
+    layers = [fanin.layers.Dense(3), fanin.layers.Dense(2, init=np.zeros)]
+    with pytest.raises(TypeError) as caught:
+        fanin.Network(4, layers, loss="squared_error")
+    assert "init of layers[1]" in caught.value.__notes__[0]

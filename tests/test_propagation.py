@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import fanin
 from fanin import activations
 from fanin.propagation import ExpectedSignals, expected_signals
 
@@ -252,7 +253,7 @@ def test_one_layer_is_enough():
         (("tanh", 1.0, 2.5), {}, TypeError, "depth must be an integer"),
         (("tanh", 1.0, 3), {"mean_square": -1.0}, ValueError, "mean_square must be"),
         (("tanh", 1.0, 3), {"bias_variance": math.inf}, ValueError, "bias_variance"),
-        ((lambda z: 1.0, 1.0, 3), {}, ValueError, "activation must return an array"),
+        ((lambda z: 1.0, 1.0, 3), {}, ValueError, "must return an array"),
         ((lambda z: np.exp(z * z), 1.0, 3), {}, ValueError, "function must"),
     ],
 )
@@ -268,3 +269,22 @@ def test_the_record_is_frozen_and_says_what_it_is():
     assert repr(expected_signals(np.sin, 1.0, 2)).startswith("ExpectedSignals(sin, ")
     with pytest.raises(AttributeError):
         expected.scale = 3.0
+
+
+def test_a_figure_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="figure must be a matplotlib Figure"):
+        fanin.plot_initialization(figure=5)
+
+
+def test_signals_of_any_size_can_be_drawn():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    fanin.plot_initialization(
+        scales=[1e6], depth=120, width=8, activation="relu", figure=figure
+    )
+    figure.draw_without_rendering()
+
+
+def test_an_input_of_zeros():
+    expected = fanin.propagation.expected_signals("relu", 2.0, 3, mean_square=0.0)
+    np.testing.assert_allclose(expected.chi, 1.0, rtol=1e-12)
+    assert expected.fixed_point_chi == pytest.approx(1.0, rel=1e-12)

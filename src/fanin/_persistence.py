@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanin import _specification as specification
+from fanin import initializers
 
 if TYPE_CHECKING:
     from fanin.network import Network
@@ -74,7 +75,7 @@ def _describe(network: Network) -> dict[str, Any]:
         ],
         "loss": specification.encode(network.loss_function, "loss", "loss"),
         "l2": network._l2,
-        "init": network._init if isinstance(network._init, str) else None,
+        "init": initializers.name_of(network._init),
         "dropout": [*network._dropout_key, network._draw],
     }
 

@@ -13,7 +13,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-from fanin import activations, layers, losses
+from fanin import activations, initializers, layers, losses
 
 __all__ = ["decode", "encode", "read_fields"]
 
@@ -51,8 +51,9 @@ KINDS: dict[str, dict[str, type]] = {
 }
 # Options whose value may be an object of a group of KINDS.
 OBJECTS = {"activation": "activation"}
-# Options whose value may be a function. It is written as null: it can neither be
-# saved nor is it needed once there are weights. Read back, null is the default.
+# Options whose value may be a function. One of fanin's has a name; another is written
+# as null: it can neither be saved nor is it needed once there are weights. Read back,
+# null is the default.
 FUNCTIONS = {"init"}
 
 
@@ -92,7 +93,7 @@ def _encode_value(value: Any, name: str, where: str) -> Any:
     if isinstance(value, (tuple, list)):
         return [_encode_value(v, name, f"{where}[{i}]") for i, v in enumerate(value)]
     if name in FUNCTIONS and callable(value):
-        return None
+        return initializers.name_of(value)
     if name in OBJECTS:
         return encode(value, OBJECTS[name], where)
     raise TypeError(f"{where} cannot be saved: it is a {type(value).__name__}")

@@ -131,7 +131,10 @@ def real(
     """Return `value` as a finite float inside the interval asked for."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
     low = found > minimum if open_minimum else found >= minimum
     high = found < maximum if open_maximum else found <= maximum
     if not (math.isfinite(found) and low and high):
@@ -146,6 +149,8 @@ def real(
 
 def shape_tuple(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """Return `shape`, an int or a sequence of ints, as a tuple of sizes >= 0."""
+    if isinstance(shape, np.ndarray) and shape.ndim == 1:
+        shape = shape.tolist()
     if isinstance(shape, Sequence) and not isinstance(shape, (str, bytes)):
         return tuple(integer(n, f"{name}[{i}]", minimum=0) for i, n in enumerate(shape))
     return (integer(shape, name, minimum=0),)

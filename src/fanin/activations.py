@@ -430,8 +430,8 @@ def get(activation: str | Activation) -> Activation:
         return activation
     if not isinstance(activation, str):
         raise TypeError(
-            "activation must be a name or an object of fanin.activations; got "
-            f"{check.what(activation)}"
+            "activation must be a name or an object of fanin.activations, Custom(f, "
+            f"derivative) of functions of your own; got {check.what(activation)}"
         )
     return NAMED[check.choice(activation, NAMED, "activation")]
 

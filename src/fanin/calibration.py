@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fanin import _report_text, _threads, activations
+from fanin import _report_text, _signals, _threads, activations
 from fanin import _validation as check
 from fanin._statistics import Moments, moments
 from fanin.functional import dense
@@ -31,6 +31,8 @@ HEAD = ("layer", "std before", "std after", "factor", "iterations", "what was do
 
 # A unit whose values differ by no more than so many roundings is constant.
 ROUNDINGS = 64.0
+# Numbers that are converted between two looks for Ctrl-C.
+PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,8 @@ def calibrate(
     Notes
     -----
     The work is that of two or three forward passes, whatever the depth: the data is
-    carried on from layer to layer. At most three arrays of (n_samples, units) are held.
+    carried on from layer to layer. At most three arrays of (n_samples, units) are held,
+    and `X` in the network's dtype if it has another.
 
     Left as they are, and named in the report, are layers that see nothing: all of them
     if all samples are the same, those behind units that are all dead, and those whose
@@ -302,11 +305,11 @@ def calibrate(
     vector = net.parameters.copy()
     arrays = net.unflatten(vector)
     buffers = net.named_buffers()
-    with np.errstate(over="ignore"):
-        A = array if array.dtype == net.dtype else array.astype(net.dtype)
+    A = _converted(array, net.dtype)
     found = moments(A, nan_policy="propagate", n_threads=threads)
     _finite_input(array, A, found)
-    constant = alike = not _varies(found, net.dtype)
+    # (What is given is exact.)
+    constant = alike = not _varies(found, net.dtype, 1.0)
     records = []
     for i, layer in enumerate(net.layers):
         name = f"{layer.kind}{i}"
@@ -333,6 +336,18 @@ def calibrate(
     return CalibrationReport(tuple(records), target, tol, array.shape[0])
 
 
+def _converted(X: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return X in the network's dtype, converted by rows with Ctrl-C in between."""
+    if X.dtype == dtype:
+        return X
+    found = np.empty(X.shape, dtype)
+    step = max(1, PIECE // max(1, X.shape[1]))
+    with np.errstate(over="ignore", under="ignore"):
+        for start in range(0, X.shape[0], step):
+            found[start : start + step] = X[start : start + step]
+    return found
+
+
 def _finite_input(X: NDArray[Any], A: NDArray[Any], found: Moments) -> None:
     if np.isfinite(found.mean).all():
         return
@@ -346,10 +361,10 @@ def _finite_input(X: NDArray[Any], A: NDArray[Any], found: Moments) -> None:
             )
 
 
-def _varies(found: Moments, dtype: np.dtype[Any]) -> bool:
+def _varies(found: Moments, dtype: np.dtype[Any], roundings: float = ROUNDINGS) -> bool:
     """Whether some unit's values differ between samples by more than rounding."""
     with np.errstate(over="ignore", under="ignore"):
-        spread = ROUNDINGS * float(np.finfo(dtype).eps) * np.abs(found.mean)
+        spread = roundings * float(np.finfo(dtype).eps) * np.abs(found.mean)
         return bool(np.any(found.std > spread))
 
 
@@ -426,12 +441,24 @@ class _Layer:
 
     def noise(self) -> float:
         """Return what rounding makes of a standard deviation of 0, by A and W."""
-        largest = float(np.abs(self.W).max())
-        scaled = self.W / largest if largest else self.W
-        squares = np.einsum("ij,ij->i", scaled, scaled, dtype=np.float64)
-        size = math.sqrt(float(self.power @ squares) / self.W.shape[1])
+        rows = _signals.observe(self.W.T, n_threads=self.n_threads)
+        largest = _unit(rows.largest)
+        # The mean square of each row of W.
+        squares = (rows.mean / largest) ** 2 + (rows.std / largest) ** 2
+        size = math.sqrt(float(self.power @ squares))
         eps = float(np.finfo(self.W.dtype).eps)
         return ROUNDINGS * eps * (self.A_unit * largest * size)
+
+    def holds(self, factor: float) -> bool:
+        """Whether the dtype has the factor, and the largest weight times it."""
+        limits = np.finfo(self.W.dtype)
+        largest = float(
+            _signals.observe(self.W, n_threads=self.n_threads).largest.max()
+        )
+        return all(
+            float(limits.tiny) <= number <= float(limits.max)
+            for number in (factor, factor * largest)
+        )
 
     def factor(self, target: float) -> float | str:
         """Return what W is to be multiplied by, or why nothing would do.
@@ -476,6 +503,9 @@ class _Layer:
             if sentence:
                 break
             assert isinstance(factor, float)
+            if not self.holds(factor):
+                sentence = f"it would leave the range of {self.W.dtype}: left as it is"
+                break
             with np.errstate(over="ignore", under="ignore"):
                 self.W *= self.W.dtype.type(factor)
             total *= factor

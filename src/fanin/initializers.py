@@ -72,6 +72,11 @@ _TRUNCATED_STD = math.sqrt(
 # whose beginning makes the weights: out of its reach.
 _PLACES = 2**50
 
+# Weights of a sparse unit (Martens 2010).
+FEW = 15
+# Numbers that are set between two looks for Ctrl-C.
+PIECE = 1 << 22
+
 # No weight is larger than this many times the `scale` given to the kernel: a
 # float64 normal ends at sqrt(106 ln 2) = 8.6 standard deviations.
 _LARGEST_DRAW = 16.0
@@ -163,8 +168,21 @@ def _target(
         return np.empty(sizes, _validation.float_dtype(wanted))
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
-    found = _validation.float_dtype(out.dtype if dtype is None else dtype)
+    name = "out's dtype" if dtype is None else "dtype"
+    found = _validation.float_dtype(out.dtype if dtype is None else dtype, name)
     return _validation.distinct_elements(_validation.check_out(out, sizes, found))
+
+
+def _set_all(array: NDArray[Any], value: float) -> None:
+    """Fill an array by pieces that follow each other in memory, Ctrl-C in between."""
+    if array.size <= PIECE:
+        array[...] = value
+        return
+    axis = int(np.argmax(np.abs(array.strides)))
+    rows = np.moveaxis(array, axis, 0)
+    step = max(1, PIECE * rows.shape[0] // array.size)
+    for start in range(0, rows.shape[0], step):
+        rows[start : start + step] = value
 
 
 def _check_range(
@@ -618,7 +636,8 @@ def orthogonal(
     network of any depth trains as fast as a shallow one (Saxe et al. 2014).
 
     The decomposition is `numpy.linalg.qr` in float64, whatever `dtype` is; it takes
-    2 fan_in n_out min(fan_in, n_out) operations and two float64 copies of the matrix.
+    2 fan_in n_out min(fan_in, n_out) operations and two float64 copies of the matrix,
+    and Ctrl-C waits for it.
     The normal matrix has the same bits everywhere. The result has the same bits for
     any `n_threads`; but it is NumPy's LAPACK that rounds it, which may round the last
     digit otherwise on another CPU, in another version of NumPy, or with another number
@@ -656,14 +675,15 @@ def orthogonal(
         Q, R = np.linalg.qr(normal)
         del normal
         Q *= np.where(np.diagonal(R) < 0.0, -gain, gain)
-        weight[...] = (Q if n_in >= n_out else Q.T).reshape(sizes)
+        with np.errstate(under="ignore"):
+            weight[...] = (Q if n_in >= n_out else Q.T).reshape(sizes)
     return weight
 
 
 def sparse(
     shape: Shape,
     *,
-    n_nonzero: int = 15,
+    n_nonzero: int | None = None,
     scale: float = 1.0,
     rng: RNG = None,
     dtype: DTypeLike | None = None,
@@ -676,10 +696,11 @@ def sparse(
     ----------
     shape : sequence of int
         The shape of the weights, ``(n_in, n_out)`` or ``(*window, n_in, n_out)``.
-    n_nonzero : int, default=15
+    n_nonzero : int, optional
         How many incoming weights of each of the n_out units are random, from 1 to
-        fan_in (see `fans`). Which ones, is drawn for each unit by itself, every set of
-        so many being as probable as any other. All others are 0.
+        fan_in (see `fans`); by default 15, or all of fewer inputs. Which ones, is drawn
+        for each unit by itself, every set of so many being as probable as any other.
+        All others are 0.
     scale : float, default=1.0
         C: the weights that are not zero are normal of variance ``scale / n_nonzero``,
         for so many terms are in a unit's sum. Finite and not negative; at 0 all weights
@@ -722,10 +743,13 @@ def sparse(
     array([3, 3, 3, 3])
     """
     scale = _validation.real(scale, "scale", minimum=0.0)
-    n_nonzero = _validation.integer(n_nonzero, "n_nonzero", minimum=1)
+    if n_nonzero is not None:
+        n_nonzero = _validation.integer(n_nonzero, "n_nonzero", minimum=1)
     threads = _threads.resolve(n_threads)
     sizes = _validation.shape_tuple(shape)
     fan_in, _ = fans(sizes)
+    if n_nonzero is None:
+        n_nonzero = min(FEW, fan_in)
     weight = _target(shape, dtype, out)
     if weight.size > 0:
         if n_nonzero > fan_in:
@@ -745,7 +769,7 @@ def sparse(
     uniform = np.empty((n_nonzero, n_units))
     code = _fill.DISTRIBUTIONS.index("uniform")
     _fill.fill(uniform, code, 1.0, _PLACES, key, threads)
-    weight[...] = 0
+    _set_all(weight, 0.0)
     unit = np.arange(n_units)
     taken = np.zeros((fan_in, n_units), np.bool_)
     for i in range(n_nonzero):
@@ -807,7 +831,7 @@ def constant(
     array = _target(shape, dtype, out)
     if abs(value) > float(np.finfo(array.dtype).max):
         raise ValueError(f"value must be in the range of {array.dtype}; got {value!r}")
-    array[...] = value
+    _set_all(array, value)
     return array
 
 
@@ -895,6 +919,13 @@ _BY_NAME: dict[str, Initializer] = {
         zeros,
     )
 }
+
+
+def name_of(init: str | Initializer) -> str | None:
+    """Return the name by which `get` finds an initializer; None if there is none."""
+    if isinstance(init, str):
+        return init
+    return next((name for name, one in _BY_NAME.items() if one is init), None)
 
 
 def get(initializer: str | Initializer) -> Initializer:
@@ -1006,7 +1037,7 @@ def gain(
       shrinks, ever more slowly as it gets small, and the gradient stays level once it
       is. By the mean square of a signal of size 1, C = 2.54: the signal stays at size
       1, where tanh bends, and the gradient's square grows by C E[f'²] = 1.18 per layer.
-      LeCun et al. (1998) and Glorot & Bengio (2010) take the slope, PyTorch's
+      Glorot & Bengio (2010) take the slope, PyTorch's
       5/3 is a little above the root of the mean-square value, 1.59. For relu the signal
       and the gradient have one answer, 2, at any size, and there is no slope at 0.
     - The offset. The logistic function has the mean 1/2. Its second moment, which is
@@ -1044,7 +1075,7 @@ def gain(
         known = activations.get(activation)
         what = known.name
         function = functools.partial(activations.apply, activation=known, n_threads=1)
-    elif callable(activation):
+    elif callable(activation) and not isinstance(activation, type):
         function = activation
         what = getattr(activation, "__name__", type(activation).__name__)
     else:
@@ -1079,6 +1110,9 @@ def _level(
 ) -> float:
     """Return what the weights' variance is to make up for."""
 
+    def values(z: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _quadrature.values_of(function, z)  # (integers would overflow)
+
     def slope(z: NDArray[np.float64]) -> NDArray[np.float64]:
         assert known is not None
         return activations.derivative(z, known, n_threads=1)
@@ -1100,8 +1134,8 @@ def _level(
             return _quadrature.mean_square_slope(function)
         return _quadrature.gaussian_mean(lambda z: slope(z) ** 2)
     if criterion == "second_moment":
-        return _quadrature.gaussian_mean(lambda z: np.asarray(function(z)) ** 2)
+        return _quadrature.gaussian_mean(lambda z: values(z) ** 2)
     offset = _quadrature.gaussian_mean(function)
-    level = _quadrature.gaussian_mean(lambda z: (np.asarray(function(z)) - offset) ** 2)
+    level = _quadrature.gaussian_mean(lambda z: (values(z) - offset) ** 2)
     # A constant differs from its mean by the rounding of the mean.
     return level if level > (1e-12 * offset) ** 2 else 0.0

@@ -371,7 +371,14 @@ def fill_weight(
     init: Callable[..., Any], weight: NDArray[Any], rng: Any, where: str
 ) -> None:
     """Call a dense layer's initializer."""
-    found = init(weight.shape, rng=rng, dtype=weight.dtype, out=weight)
+    try:
+        found = init(weight.shape, rng=rng, dtype=weight.dtype, out=weight)
+    except Exception as error:
+        error.add_note(
+            f"raised by the {where}, which is called as init(shape, rng=..., "
+            "dtype=..., out=...)"
+        )
+        raise
     if found is not None and found is not weight:
         raise TypeError(
             f"the {where} must fill its argument out and return it or None; it "

@@ -24,6 +24,7 @@ from fanin._quadrature import (
     gaussian_mean,
     mean_square_slope,
     slope_at_zero,
+    values_of,
 )
 
 if TYPE_CHECKING:
@@ -158,14 +159,7 @@ def _functions(
         function = activation
 
         def own(z: NDArray[np.float64]) -> NDArray[np.float64]:
-            found = np.asarray(function(z))
-            if found.shape != z.shape or found.dtype.kind not in "fiub":
-                raise ValueError(
-                    "activation must return an array of real numbers of its "
-                    f"argument's shape, {z.shape}; got shape {found.shape} and dtype "
-                    f"{found.dtype}"
-                )
-            return found.astype(np.float64)
+            return values_of(function, z)
 
         return function, own, lambda std: _mean_square_slope(own, std)
     kept = activations.get(activation)
@@ -305,7 +299,7 @@ def expected_signals(
         variance[i] = q
         mean[i] = gaussian_mean(function, math.sqrt(q))
         second[i] = square(q)
-        chi[i] = scale * slope(math.sqrt(q))
+        chi[i] = scale * slope(math.sqrt(q) or NEAR_ZERO)
         q = scale * second[i] + bias_variance
     fixed = _fixed_point(
         lambda q: scale * square(q) + bias_variance, scale * mean_square + bias_variance
@@ -416,7 +410,7 @@ def _measure(
 def _squares(statistics: UnitStatistics) -> NDArray[np.float64]:
     """Return each unit's mean square."""
     with np.errstate(over="ignore", invalid="ignore"):
-        found: NDArray[np.float64] = statistics.m2 / statistics.n + statistics.mean**2
+        found: NDArray[np.float64] = statistics.std**2 + statistics.mean**2
     return found
 
 
@@ -447,15 +441,15 @@ def plot_initialization(
         As in `fanin.activations.get`.
     scales : sequence, default=(0.5, 1.0, 2.0)
         What to compare, one to six of them: numbers C, not negative; or initializers,
-        by name or as functions, as `init` of `fanin.layers.Dense` takes them (there is
-        no theory for these).
+        by a name of `fanin.initializers` or as functions (there is no theory for
+        these).
     width : int, default=256
         Units of a layer, and features of the input.
     n_samples : int, default=256
         Samples that are sent through.
     rng : None, int, SeedSequence or Generator, default=0
-        Source of randomness of weights, input and gradient; the same weights, but for
-        their size, for every scale.
+        Source of randomness of weights and input; the same weights, but for their size,
+        for every scale. (The gradient is the same each time.)
     figure : matplotlib.figure.Figure or SubFigure, optional
         Where to draw; by default a new figure of `matplotlib.pyplot`, which
         ``pyplot.show()`` shows.
@@ -499,6 +493,11 @@ def plot_initialization(
     n_samples = check.integer(n_samples, "n_samples", minimum=1)
     rule = initializers.gain(function, criterion="rule")
     seed = int(check.generator(rng).integers(2**63))
+    if figure is not None and not hasattr(figure, "subplots"):
+        raise TypeError(
+            "figure must be a matplotlib Figure or SubFigure; got "
+            f"{type(figure).__name__}"
+        )
     if figure is None:
         try:
             from matplotlib import pyplot
@@ -595,8 +594,8 @@ def _entries(scales: Any) -> list[_Entry]:
 
 
 def _on_log_axis(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values to draw: those that are not positive and finite left out."""
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    """Return values to draw: those that matplotlib's axis has no place for left out."""
+    return np.where((values > 1e-150) & (values < 1e150), values, np.nan)
 
 
 def _curves(

@@ -1079,8 +1079,8 @@ cdef class Plan:
         layer's outputs for the rows `sampled`, ascending; bounds[i] is (low, high,
         whether they are z's). A layer that is nothing, dropout in inference, is left
         alone. L is the loss for `y`, or that of which `dA`, its rows repeated, is the
-        gradient with respect to the output. Returns (loss or None, first row with a bad target or -1), and
-        fills `gradient`. Nothing of the network changes.
+        gradient with respect to the output. Returns (loss or None, first row with a
+        bad target or -1), and fills `gradient`. Nothing of the network changes.
         """
         cdef Pass p
         cdef Watch watch
