@@ -267,7 +267,7 @@ def test_wrong_arguments_are_named() -> None:
         Monitor(X, every=0)
     with pytest.raises(TypeError, match="warn must be True or False"):
         Monitor(X, warn=1)
-    with pytest.raises(TypeError, match="training must be True or False"):
+    with pytest.raises(TypeError, match="training must be True, False or None"):
         Monitor(X, training="yes")
     with pytest.raises(ValueError, match="n_threads"):
         Monitor(X, n_threads=0)
