@@ -343,8 +343,11 @@ def _histogram(ax: Any, layer: LayerRecord) -> None:
             fontsize=7,
             color=INK,
         )
-    ax.locator_params(axis="x", nbins=4)
-    ax.ticklabel_format(axis="x", scilimits=(-2, 3))
+    if rest.size:
+        ax.locator_params(axis="x", nbins=4)
+        ax.ticklabel_format(axis="x", scilimits=(-2, 3))
+    else:
+        ax.set_xticks([])
     ax.tick_params(labelsize=7)
     ax.xaxis.get_offset_text().set_fontsize(7)
     ax.set_yticks([])
@@ -394,6 +397,8 @@ def plot_monitor(monitor: Monitor, figure: Any = None) -> Any:
         ax.set_title(what, loc="left", fontsize=10)
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
+        if epochs.size == 1:
+            ax.set_xticks(epochs)
         ax.tick_params(labelsize=8)
         ax.grid(color=GRID, linewidth=0.6)
         ax.set_axisbelow(True)

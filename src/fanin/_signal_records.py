@@ -139,7 +139,8 @@ class ProblemRecord:
         "not_finite", "unscaled_features", "dead_units", "saturated_units",
         "exploding_gradients", "vanishing_gradients", "exploding_signal",
         "vanishing_signal" or "collapsed_signal"; of notes "constant_features",
-        "gradient_to_weight", "few_samples", "batch_statistics" or "zero_output".
+        "gradient_to_weight", "gradient_growth", "few_samples", "batch_statistics" or
+        "zero_output".
     layer : str or None
         The layer where it starts; "X" for the input, None for the whole.
     sentence : str

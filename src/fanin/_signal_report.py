@@ -216,6 +216,38 @@ class SignalReport:
         kinds = ", ".join(p.kind.replace("_", " ") for p in others)
         return f"{first.sentence} (also: {kinds})"
 
+    def layer(self, name: str) -> LayerRecord:
+        """Return the record of the layer of a name, as the verdict gives it.
+
+        Parameters
+        ----------
+        name : str
+            The layer's name, such as "dense3".
+
+        Returns
+        -------
+        LayerRecord
+            One of `layers`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such layer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> report = fanin.diagnose_signals({"h1": np.eye(3), "h2": np.ones((3, 2))})
+        >>> report.layer("h2").n_units
+        2
+        """
+        for record in self.layers:
+            if record.name == name:
+                return record
+        names = ", ".join(record.name for record in self.layers)
+        raise KeyError(f"there is no layer {name!r}; there are {names}")
+
     # -- theory ----------------------------------------------------------------------
 
     @property

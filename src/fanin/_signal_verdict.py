@@ -41,6 +41,8 @@ __all__ = ["Facts", "factors", "judge", "limit"]
 # layers of relu with 256 units end within exp(+-1) (2 standard deviations of
 # sqrt(5 l / n) / 2 in the logarithm: Hanin & Nica 2020).
 SPAN = 100.0
+# Gradients beyond this, by weights that do not have the rule's scale, are a note.
+NOTED = 10.0
 # Within it the growth of one layer is level.
 LEVEL = (0.9, 1.1)
 # The logarithm of one layer's growth counts at most as much in the search for the
@@ -129,7 +131,8 @@ class Finding:
         help_ = self.help
         if at_start is not None and self.kind in OF_TRAINING - at_start:
             help_ = "training has led there: a smaller learning rate, or clip_norm"
-        return ProblemRecord(self.kind, self.layer, f"{self.said}; {help_}")
+        joint = ": " if self.kind == "unscaled_features" else "; "
+        return ProblemRecord(self.kind, self.layer, f"{self.said}{joint}{help_}")
 
 
 # What a step that is too long leads to, in a network that began without it.
@@ -305,13 +308,13 @@ class Travel:
 
 
 def _growth(
-    kind: str, subject: str, steps: list[Travel], facts: Facts
+    kind: str, subject: str, steps: list[Travel], facts: Facts, span: float = SPAN
 ) -> Finding | None:
     """Judge one direction and sign."""
     sign = -1.0 if kind.startswith("vanishing") else 1.0
     logs = [sign * step.log for step in steps]
     first, last, total = _stretch(logs)
-    if total <= math.log(SPAN):
+    if total <= math.log(span):
         return None
     many = subject == "gradients"
     verb = "shrink" if sign < 0 else "grow"
@@ -415,7 +418,8 @@ def _remedy(
         activation = guilty[0].activation
         assert activation is not None
         same = [b for b in guilty if _named(b.activation) == activation.name]
-        names = [b.record.name for b in same]
+        order = [r.name for r in facts.records]
+        names = sorted((b.record.name for b in same), key=order.index)
         where = ", ".join(names[:3]) if len(names) > 3 else " and ".join(names)
         more = f" and {len(names) - 3} more layers" if len(names) > 3 else ""
         have = [b.record.scale for b in same]
@@ -440,7 +444,9 @@ def _remedy(
     if normed:
         if sign > 0 and subject == "gradients" and "batch_norm" in facts.kinds:
             # Yang et al. 2019: by sqrt(pi / (pi - 1)) = 1.21 in a layer of relu.
-            return "fewer layers; batch normalization lets gradients grow so", False
+            instead = ", or LayerNorm instead" if _named(usual) == "relu" else ""
+            why = "batch normalization lets gradients grow so"
+            return f"fewer layers{instead}: {why}", False
         return "fewer layers", False
     if not known:
         if usual is not None:
@@ -555,7 +561,9 @@ def _forward(facts: Facts, blocks: list[Block], kind: str) -> Finding | None:
     return _growth(kind, "the signal", steps, facts)
 
 
-def _backward(facts: Facts, blocks: list[Block], kind: str) -> Finding | None:
+def _backward(
+    facts: Facts, blocks: list[Block], kind: str, span: float = SPAN
+) -> Finding | None:
     steps = [
         Travel(
             _log_ratio(below.gradient, above.gradient, above.least),
@@ -566,7 +574,7 @@ def _backward(facts: Facts, blocks: list[Block], kind: str) -> Finding | None:
         for below, above in reversed(list(itertools.pairwise(blocks)))
         if not (above is blocks[-1] and above.record.scale == 0)  # a note says so
     ]
-    return _growth(kind, "gradients", steps, facts)
+    return _growth(kind, "gradients", steps, facts, span)
 
 
 def _no_gradient(facts: Facts) -> Finding | None:
@@ -789,7 +797,8 @@ def _unscaled(facts: Facts) -> Finding | None:
     lost = varies & (features.largest < LOST * usual_largest)
     advice = "standardize (fanin.standardize or scikit-learn's StandardScaler)"
     off = large | lost
-    if off.any() and not large[varies].all():
+    apart = np.max(rms[varies]) > OUT_OF_SCALE * np.min(rms[varies])
+    if off.any() and (apart or not large[varies].all()):
         # By how far they are off, the farthest first.
         far = np.abs(np.log(np.maximum(rms, 5e-324) / min(usual_rms, STANDARD)))
         order = [int(j) for j in np.argsort(-far, kind="stable") if off[j]]
@@ -888,7 +897,15 @@ def judge(facts: Facts) -> tuple[list[ProblemRecord], list[ProblemRecord]]:
             )
         )
     problems = [f.record(facts.at_start) for f in findings if f is not None]
-    return problems, _notes(facts)
+    notes = _notes(facts)
+    if broken is None and not problems:
+        # Of what is no problem yet, but has a remedy.
+        for kind in ("exploding_gradients", "vanishing_gradients"):
+            found = _backward(facts, _blocks(facts), kind, NOTED)
+            if found is not None and found.off_the_rule:
+                found.kind = "gradient_growth"
+                notes.append(found.record(None))
+    return problems, notes
 
 
 def _of_layers(facts: Facts) -> list[Finding | None]:
