@@ -134,6 +134,8 @@ def test_it_can_be_called_by_hand() -> None:
     assert monitor.on_train_begin(state) is None
     for state.epoch in (1, 2, 3, 4):
         assert monitor.on_epoch_end(state) is None
+    assert monitor.on_train_end(state) is None
+    assert fanin.callbacks.Callback().on_train_end(state) is None
     assert monitor.epochs.tolist() == [0, 3]
 
 

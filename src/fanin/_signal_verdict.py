@@ -915,7 +915,7 @@ def judge(facts: Facts) -> tuple[list[ProblemRecord], list[ProblemRecord]]:
         )
     problems = [f.record(facts.at_start) for f in findings if f is not None]
     notes = _notes(facts)
-    if broken is None and not problems:
+    if broken is None and not problems and facts.n_samples >= FEW:
         # Of what is no problem yet, but has a remedy.
         for kind in ("exploding_gradients", "vanishing_gradients"):
             found = _backward(facts, _blocks(facts), kind, NOTED)
