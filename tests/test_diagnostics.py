@@ -317,6 +317,33 @@ def test_saturated_units_are_found() -> None:
     assert "standardize the input" in find(large, "saturated_units").sentence
 
 
+def test_three_quarters_of_flat_values_are_too_many() -> None:
+    for factor, expected in ((5.0, False), (10.0, True)):
+        net = stack("tanh", 1, 200)
+        net.named_parameters()["dense0.weight"][...] *= factor
+        report = net.diagnose(normal(300, 200))
+        share = report.layers[0].saturated
+        assert (0.75 < share < 0.9) if expected else (0.5 < share < 0.75)
+        assert ("saturated_units" in kinds(report)) is expected
+
+
+def test_a_small_input_beside_biases_is_no_explosion() -> None:
+    net = stack("relu", 3)
+    net.named_parameters()["dense0.bias"][...] = normal(1, 64)
+    assert "exploding_signal" not in kinds(net.diagnose(1e-3 * normal(300, 64)))
+
+
+def test_dead_units_are_why_a_gradient_ends_in_them() -> None:
+    net = stack("relu", 3, 100)
+    P = net.named_parameters()
+    P["dense1.bias"][:99] = -100
+    P["dense1.weight"][:, 99] *= 1e-3
+    P["dense2.weight"][...] *= 2  # far from the cause
+    report = net.diagnose(normal(300, 100))
+    assert kinds(report)[0] == "dead_units"
+    assert report.starts_at == "dense1"
+
+
 def test_what_is_not_finite_is_named_first() -> None:
     net = stack("relu", 6)
     net.named_parameters()["dense2.weight"][3, 4] = np.nan
@@ -434,7 +461,8 @@ def test_the_rules_scale_is_claimed_of_weights_that_have_it_alone() -> None:
             shape, scale=2.0, rng=rng, dtype=dtype, out=out
         )
 
-    report = stack("elu", 40, 64, init=init).diagnose(normal(300, 64))
+    report = stack("softplus", 120, 64, init=init).diagnose(normal(300, 64))
+    assert "have scale 1.9" in report.verdict or "have scale 2" in report.verdict
     others = stack("logistic", 10, 64, init=init).diagnose(normal(300, 64))
     for problem in (*report.problems, *others.problems):
         assert "scale of the rule" not in problem.sentence

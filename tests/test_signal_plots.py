@@ -367,6 +367,9 @@ def test_what_is_zero_is_not_called_unmeasured():
     for title in ("Forward: activations", "Backward: gradients dL/dz"):
         text = [t.get_text() for t in panels(figure)[title].texts]
         assert text == ["0 in all layers"]
+    figure = fanin.diagnose_signals({"a": A + 1, "b": A}).plot(figure=Figure())
+    text = [t.get_text() for t in panels(figure)["Forward: activations"].texts]
+    assert text == ["0, not drawn: b"]
     A = np.ones((1797, 5))
     A[3, 2] = np.nan
     ax = fanin.diagnose_signals([A]).plot(figure=Figure()).axes[4]

@@ -86,7 +86,10 @@ def plot_report(report: SignalReport, figure: Any = None) -> Any:
     ):
         from_input = ax is forward and report.input is not None
         _layer_axis(ax, [layer.name for layer in layers], from_input)
-        _nothing(ax, _column(layers, shows))
+        values = _column(layers, shows)
+        _nothing(ax, values)
+        if ax in (forward, backward, ratios):
+            _gone(ax, [layers[i].name for i in np.flatnonzero(values == 0)])
         _starts(ax, report, layers, kinds)
         if ax is not ratios and ax.get_legend_handles_labels()[1]:
             where, columns = ("upper center", 3) if ax is units else ("best", 1)
@@ -270,6 +273,21 @@ def _nothing(ax: Any, values: Any) -> None:
     ax.set_yticks([])
 
 
+def _gone(ax: Any, told: list[str]) -> None:
+    """Say what is 0, which a logarithmic axis does not have."""
+    if not told or not ax.lines:
+        return
+    more = f", and {len(told) - 3} more" if len(told) > 3 else ""
+    ax.text(
+        0.02,
+        0.03,
+        f"0, not drawn: {', '.join(told[:3])}{more}",
+        transform=ax.transAxes,
+        fontsize=7,
+        color=INK,
+    )
+
+
 def _starts(
     ax: Any, report: SignalReport, layers: list[LayerRecord], kinds: Sequence[str]
 ) -> None:
@@ -421,18 +439,7 @@ def _zeros(
     gone = [j for j in range(len(names)) if (values[:, j] == 0).any()]
     if not logarithmic or not gone:
         return
-    told = ", ".join(
-        f"{names[j]} from {epochs[np.argmax(values[:, j] == 0)]}" for j in gone[:3]
-    )
-    more = f", and {len(gone) - 3} more" if len(gone) > 3 else ""
-    ax.text(
-        0.02,
-        0.03,
-        f"0, not drawn: {told}{more}",
-        transform=ax.transAxes,
-        fontsize=7,
-        color=INK,
-    )
+    _gone(ax, [f"{names[j]} from {epochs[np.argmax(values[:, j] == 0)]}" for j in gone])
 
 
 def _viridis(place: float) -> Any:

@@ -943,7 +943,14 @@ def _of_layers(facts: Facts) -> list[Finding | None]:
     if dead is not None:
         names = [r.name for r in facts.records]
         below = facts.records[names.index(str(dead.layer)) :]
-        if dead.off_the_rule or below[0].dead == 1.0:
+        # Where a gradient ends in units that are dead, they are why.
+        ends = any(
+            f.kind.startswith("vanishing")
+            and f.layer == dead.layer
+            and not f.off_the_rule
+            for f in found
+        )
+        if dead.off_the_rule or below[0].dead == 1.0 or ends:
             first.append(dead)
             dead = None
         if first and any(r.dead == 1.0 for r in below):
