@@ -915,7 +915,12 @@ def judge(facts: Facts) -> tuple[list[ProblemRecord], list[ProblemRecord]]:
         )
     problems = [f.record(facts.at_start) for f in findings if f is not None]
     notes = _notes(facts)
-    if broken is None and not problems and facts.n_samples >= FEW:
+    fresh = [  # as made: training moves the biases
+        facts.bias[i] == (0.0, 0.0)
+        for i, kind in enumerate(facts.kinds)
+        if kind == "dense"
+    ]
+    if not problems and facts.n_samples >= FEW and all(fresh):
         # Of what is no problem yet, but has a remedy.
         for kind in ("exploding_gradients", "vanishing_gradients"):
             found = _backward(facts, _blocks(facts), kind, NOTED)
