@@ -317,6 +317,33 @@ def test_saturated_units_are_found() -> None:
     assert "standardize the input" in find(large, "saturated_units").sentence
 
 
+def test_three_quarters_of_flat_values_are_too_many() -> None:
+    for factor, expected in ((5.0, False), (10.0, True)):
+        net = stack("tanh", 1, 200)
+        net.named_parameters()["dense0.weight"][...] *= factor
+        report = net.diagnose(normal(300, 200))
+        share = report.layers[0].saturated
+        assert (0.75 < share < 0.9) if expected else (0.5 < share < 0.75)
+        assert ("saturated_units" in kinds(report)) is expected
+
+
+def test_a_small_input_beside_biases_is_no_explosion() -> None:
+    net = stack("relu", 3)
+    net.named_parameters()["dense0.bias"][...] = normal(1, 64)
+    assert "exploding_signal" not in kinds(net.diagnose(1e-3 * normal(300, 64)))
+
+
+def test_dead_units_are_why_a_gradient_ends_in_them() -> None:
+    net = stack("relu", 3, 100)
+    P = net.named_parameters()
+    W = P["dense1.weight"]
+    W[:, :99] = -np.abs(W[:, :99])  # and what they read is positive
+    W[:, 99] *= 1e-4
+    report = net.diagnose(normal(300, 100))
+    assert kinds(report)[0] == "dead_units"
+    assert report.starts_at == "dense1"
+
+
 def test_what_is_not_finite_is_named_first() -> None:
     net = stack("relu", 6)
     net.named_parameters()["dense2.weight"][3, 4] = np.nan
@@ -395,7 +422,222 @@ def test_weights_of_zero_say_that_gradients_are_zero() -> None:
     net = stack("relu", 4)
     net.named_parameters()["dense4.weight"][...] = 0
     report = net.diagnose(normal(100, 64))
-    assert "gradients are 0 from dense4 on" in report.verdict
+    # Many start so: it is no problem, and the first step ends it.
+    assert report.healthy
+    assert [note.kind for note in report.notes] == ["zero_output"]
+    assert "the weights of dense4 are all 0" in report.notes[0].sentence
+    net.named_parameters()["dense4.weight"][...] = 1
+    net.named_parameters()["dense2.weight"][...] = 0
+    report = net.diagnose(normal(100, 64))
+    assert report.starts_at == "dense2"
+    assert "the signal is 0 from dense2 on; all weights of dense2 are 0" in repr(report)
+
+
+def test_two_bad_layers_among_good_ones_are_both_named() -> None:
+    for activation, factor in (("relu", 0.03), ("tanh", 0.01)):
+        net = stack(activation, 20, 128)
+        for i in (4, 12):
+            net.named_parameters()[f"dense{i}.weight"][...] *= factor
+        report = net.diagnose(normal(300, 128))
+        assert kinds(report) == ["vanishing_gradients", "vanishing_signal"]
+        for problem, first in zip(report.problems, ("dense12", "dense4"), strict=True):
+            assert problem.layer == first
+            assert "in dense4 and dense12; use scale " in problem.sentence
+            assert "scale of the rule" not in problem.sentence
+
+
+def test_a_growth_that_ends_is_counted_to_its_end() -> None:
+    net = stack("relu", 30, 128)
+    for i in range(10, 30):
+        net.named_parameters()[f"dense{i}.weight"][...] *= 2
+    for problem in net.diagnose(normal(300, 128)).problems:
+        assert " by 2 per layer" in problem.sentence
+        assert "after 20 layers" in problem.sentence
+
+
+def test_the_rules_scale_is_claimed_of_weights_that_have_it_alone() -> None:
+    def init(shape, *, rng, dtype, out):
+        return fanin.initializers.variance_scaling(
+            shape, scale=2.0, rng=rng, dtype=dtype, out=out
+        )
+
+    report = stack("softplus", 120, 64, init=init).diagnose(normal(300, 64))
+    assert "have scale 1.9" in report.verdict or "have scale 2" in report.verdict
+    others = stack("logistic", 10, 64, init=init).diagnose(normal(300, 64))
+    for problem in (*report.problems, *others.problems):
+        assert "scale of the rule" not in problem.sentence
+    assert "the slope of the logistic" in others.problems[0].sentence
+
+
+@pytest.mark.parametrize("activation", ["silu", "softplus"])
+def test_where_the_rules_scale_is_not_level_either_it_is_said(activation) -> None:
+    net = stack(activation, 40)
+    net.parameters *= 0.7
+    sentence = net.diagnose(normal(300, 64)).problems[0].sentence
+    assert "use scale" in sentence
+    assert f"layers of {activation} that is not level either" in sentence
+    few = stack("relu", 40)
+    few.parameters *= 0.7
+    assert "either" not in few.diagnose(normal(300, 64)).verdict
+
+
+@pytest.mark.parametrize("activation", ["logistic", "tanh"])
+def test_a_gradient_of_zero_at_the_output_is_a_problem(activation: str) -> None:
+    net = fanin.Network(
+        20, [Dense(32, "relu"), Dense(1, activation)], loss="squared_error", rng=0
+    )
+    net.named_parameters()["dense1.bias"][...] = 1000
+    report = net.diagnose(normal(100, 20), np.zeros((100, 1)))
+    assert report.starts_at == "dense1"
+    assert f"where {activation} is flat" in report.verdict
+    assert net.diagnose(normal(100, 20), np.ones((100, 1))).healthy  # it is right
+    A = normal(50, 9)
+    by_hand = fanin.diagnose_signals([A, A], [0 * A, 0 * A])
+    assert "gradients are 0 at layer1 already" in by_hand.verdict
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-4, 1e-8])
+def test_a_signal_that_underflows_is_no_matter_of_dead_units(scale: float) -> None:
+    net = stack("relu", 30)
+    net.parameters *= math.sqrt(scale / 2)
+    report = net.diagnose(normal(300, 64))
+    assert "dead_units" not in kinds(report)
+    assert report.problems[0].kind == "vanishing_signal"
+    assert report.starts_at == "dense0"
+    assert "use scale 2 for relu (the weights have " in report.verdict
+    assert report.forward_factor == pytest.approx(math.sqrt(scale / 2), rel=0.2)
+
+
+def test_weights_that_are_all_zero_are_named() -> None:
+    report = stack("relu", 30, init="zeros").diagnose(normal(300, 64))
+    assert report.starts_at == "dense0"
+    assert "all weights of dense0 are 0" in report.verdict
+    assert "dead_units" not in kinds(report)
+
+
+@pytest.mark.parametrize("bias", [-5.0, -20.0])
+def test_biases_that_outweigh_the_weights_are_the_cause(bias: float) -> None:
+    net = stack("relu", 3, 100)
+    for i in range(3):
+        net.named_parameters()[f"dense{i}.bias"][...] = bias
+    report = net.diagnose(normal(300, 100))
+    assert kinds(report)[0] == "dead_units"
+    assert f"the biases of dense0 are {bias:g} in the mean, " in report.verdict
+    assert "times the std of X W: biases at 0" in report.verdict
+    assert not any("scale of the rule" in p.sentence for p in report.problems)
+    # Nor does theory take them for a variance.
+    growth = report.expected_forward
+    assert not (growth[:3] > 1).any()
+
+
+def test_theory_follows_biases_with_a_mean() -> None:
+    net = stack("relu", 3, 500)
+    for i in range(3):
+        net.named_parameters()[f"dense{i}.bias"][...] = -1
+    report = net.diagnose(normal(500, 500))
+    # The first layers; further up, the units' own means are no small part of z.
+    measured = [r.forward_growth for r in report.layers[:2]]
+    np.testing.assert_allclose(report.expected_forward[:2], measured, rtol=0.1)
+
+
+def test_an_infinity_is_called_one() -> None:
+    net = stack("relu", 3, 32, n_inputs=10)
+    for value, said in ((np.inf, "inf"), (-np.inf, "-inf"), (np.nan, "nan")):
+        X = normal(60, 10)
+        X[3, 5] = value
+        verdict = net.diagnose(X).verdict
+        assert f"X holds {said} in 'feature 5', row 3" in verdict
+        assert f"X holds {said} in" in fanin.diagnose_signals([X], X=X).verdict
+        what = "NaN" if said == "nan" else "infinite"
+        assert f"layer0 is {what}" in fanin.diagnose_signals([X]).verdict
+    X[3, 5] = 1e39
+    report = net.diagnose(X)
+    assert kinds(report) == ["not_finite"]
+    assert "too large for the network's float32" in report.verdict
+    net = stack("relu", 40)
+    net.parameters *= 1e3
+    report = net.diagnose(normal(100, 64))
+    assert "is infinite" in report.verdict
+    # What comes of them is not counted.
+    i = [r.name for r in report.layers].index(str(report.starts_at))
+    assert math.isnan(report.layers[i].dead)
+    assert math.isnan(report.layers[i].saturated)
+    assert kinds(report) == ["not_finite", "exploding_signal"]
+
+
+def test_the_cause_comes_before_its_consequence() -> None:
+    net = stack("selu", 34)
+    net.named_parameters()["dense5.weight"][...] *= 6e-4
+    report = net.diagnose(normal(300, 64))
+    assert len(report.problems) > 2
+    assert report.starts_at == "dense5"
+
+
+def test_gradients_that_grow_by_their_weights_are_a_note() -> None:
+    net = stack("tanh", 50, 200)
+    for i in range(50):
+        net.named_parameters()[f"dense{i}.weight"][...] *= math.sqrt(2)
+    report = net.diagnose(normal(300, 200))
+    assert report.healthy
+    (note,) = report.notes
+    assert note.kind == "gradient_growth"
+    assert "use scale 1 for tanh (the weights have 2" in note.sentence
+
+
+# --- normalization ----------------------------------------------------------------
+
+
+def normalized(activation, depth, kind=layers.BatchNorm, *, after=False, **more):
+    inner = [kind(), layers.Activation(activation)]
+    block = [Dense(64), *(inner[::-1] if after else inner)]
+    more = {"loss": "softmax_cross_entropy", "rng": 0} | more
+    return fanin.Network(64, [*block * depth, Dense(10)], **more)
+
+
+def test_statistics_that_no_step_has_moved_are_not_used() -> None:
+    X, y = normal(300, 64), np.arange(300) % 10
+    net = normalized("logistic", 20)
+    report = net.diagnose(X, y)
+    assert report.healthy, report.verdict
+    assert [note.kind for note in report.notes] == ["batch_statistics"]
+    asked = net.diagnose(X, y, training=True)
+    assert asked.to_dict()["layers"] == report.to_dict()["layers"]
+    assert not net.diagnose(X, y, training=False).healthy
+    # One row has no statistics.
+    assert (
+        net.diagnose(X[:1]).to_dict()["layers"]
+        == (net.diagnose(X[:1], training=False).to_dict()["layers"])
+    )
+    net.train_step(X, y, fanin.optimizers.SGD(1e-3))
+    moved = net.diagnose(X, y)
+    assert "batch_statistics" not in [note.kind for note in moved.notes]
+    expected = net.diagnose(X, y, training=False).to_dict()
+    assert moved.to_dict() == expected
+
+
+def test_normalization_is_not_recommended_to_those_who_have_it() -> None:
+    X = normal(300, 64)
+    found = [
+        normalized("relu", 30).diagnose(X),
+        normalized("logistic", 30, layers.LayerNorm).diagnose(X),
+    ]
+    for report in found:
+        assert not report.healthy
+        for problem in report.problems:
+            assert "normalization layers" not in problem.sentence
+            assert "skip" not in problem.sentence
+            assert "scale of the rule" not in problem.sentence
+    assert "fewer layers" in found[0].verdict
+    assert "normalization after the activation instead" in found[1].verdict
+    # That helps, too.
+    remedy = normalized("logistic", 30, layers.LayerNorm, after=True).diagnose(X)
+    assert remedy.healthy, remedy.verdict
+    small = normalized("relu", 30)
+    for name, array in small.named_parameters().items():
+        if name.endswith("weight"):
+            array *= 0.07
+    report = small.diagnose(X)
+    assert "the weights have" not in report.verdict
 
 
 # --- no false alarms --------------------------------------------------------------
@@ -551,6 +793,39 @@ def test_features_of_one_range_are_not_called_unscaled(case: str) -> None:
     assert "unscaled_features" not in kinds(net.diagnose(X))
 
 
+def test_large_features_are_named_however_many_they_are() -> None:
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.normal(40, 10, 300), rng.lognormal(10, 1, 300)]
+    net = stack("relu", 1, 16, n_inputs=2)
+    sentence = find(
+        net.diagnose(X, feature_names=["age", "income"]), "unscaled_features"
+    ).sentence
+    assert sentence.startswith("unscaled features: 'income' has mean")
+    X = normal(200, 20)
+    X[:, :10] *= 100
+    report = stack("relu", 1, 16, n_inputs=20).diagnose(X)
+    sentence = find(report, "unscaled_features").sentence
+    assert ", and 7 more, while a standardized one has std 1" in sentence
+    # Twenty times the others: beyond ten, and not beyond forty.
+    X = normal(200, 20)
+    X[:, 3] *= 20
+    report = stack("relu", 1, 16, n_inputs=20).diagnose(X)
+    assert "'feature 3'" in find(report, "unscaled_features").sentence
+    X *= 1e-3
+    X[:, :] = fanin.standardize(X) * 0.1
+    X[:, 3] *= 15  # large for the others, and no danger at 1.5
+    assert "unscaled_features" not in kinds(
+        stack("relu", 1, 16, n_inputs=20).diagnose(X)
+    )
+
+
+def test_a_normalization_in_front_undoes_the_scale_of_all() -> None:
+    net = fanin.Network(
+        20, [layers.LayerNorm(), Dense(16, "relu"), Dense(3)], loss="squared_error"
+    )
+    assert net.diagnose(100 * normal(200, 20)).healthy
+
+
 def test_constant_features_are_a_note() -> None:
     X = normal(100, 8)
     X[:, 2], X[:, 5] = 0.0, 0.1
@@ -579,6 +854,73 @@ def test_ratios_far_apart_are_a_note() -> None:
     assert report.healthy
     assert [note.kind for note in report.notes] == ["gradient_to_weight"]
     assert report.notes[0].layer == "layer1"
+
+
+@pytest.mark.parametrize("activation", ["elu", "selu", "gelu", "silu", "softplus"])
+def test_units_are_dead_where_the_slope_is_none(activation: str) -> None:
+    net = stack(activation, 2, 60)
+    net.named_parameters()["dense0.bias"][:50] = -100
+    report = net.diagnose(normal(100, 60))
+    assert report.layers[0].dead >= 50 / 60
+    assert find(report, "dead_units").layer == "dense0"
+
+
+def test_what_was_not_measured_is_not_called_healthy() -> None:
+    A = [np.tanh(50 * normal(60, 9))] * 2
+    assert fanin.diagnose_signals(A).verdict.endswith(
+        "(gradients and saturation not measured)"
+    )
+    told = fanin.diagnose_signals(A, activation="tanh")
+    assert kinds(told) == ["saturated_units"]
+    full = fanin.diagnose_signals([0.1 * a for a in A], A, activation="tanh")
+    assert "measured" not in full.verdict
+
+
+def test_functions_go_by_name_too() -> None:
+    A = {"a": np.tanh(normal(60, 9)), "b": normal(60, 9)}
+    report = fanin.diagnose_signals(A, activation={"a": "tanh"})
+    assert [r.activation for r in report.layers] == ["tanh", None]
+    assert report.layer("b") is report.layers[1]
+    with pytest.raises(KeyError, match="no layer 'c'; there are a, b"):
+        report.layer("c")
+    with pytest.raises(ValueError, match=r"activation has 'c', which activations"):
+        fanin.diagnose_signals(A, activation={"c": "tanh"})
+    with pytest.raises(TypeError, match=r"must be a name such as 'relu'.*got tanh"):
+        fanin.diagnose_signals(A, activation=np.tanh)
+    hand = fanin.diagnose_signals(
+        [np.ones((9, 2)), 1e4 * normal(9, 2)],
+        weights=[np.ones((3, 2)), np.full((2, 2), 1e4)],
+        activation="relu",
+    )
+    assert "that is variance 2 / fan_in" in hand.verdict
+
+
+def test_records_cannot_be_written_to_and_samples_are_kept_in_part() -> None:
+    net = stack("relu", 1, 1024, n_inputs=6)
+    report = net.diagnose(normal(2000, 6))
+    assert report.input is not None
+    sample = report.layers[0].sample
+    for array in (report.input.mean, report.input.std, report.input.largest, sample):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    assert sample.size <= 2**18
+    assert "of 1024" in repr(report)
+
+
+def test_an_error_of_a_function_of_the_users_is_not_hidden() -> None:
+    broken = []
+
+    def fail(z):
+        if broken:
+            raise ValueError("of the user")
+        return z / 2
+
+    activation = fanin.activations.Custom(fail, lambda z: 0 * z + 0.5)
+    net = fanin.Network(9, [Dense(9, activation), Dense(2)], loss="squared_error")
+    report = net.diagnose(normal(30, 9))
+    broken.append(True)
+    with pytest.raises(ValueError, match="of the user"):
+        report.expected_forward  # noqa: B018
 
 
 # --- showing ----------------------------------------------------------------------

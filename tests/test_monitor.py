@@ -134,6 +134,8 @@ def test_it_can_be_called_by_hand() -> None:
     assert monitor.on_train_begin(state) is None
     for state.epoch in (1, 2, 3, 4):
         assert monitor.on_epoch_end(state) is None
+    assert monitor.on_train_end(state) is None
+    assert fanin.callbacks.Callback().on_train_end(state) is None
     assert monitor.epochs.tolist() == [0, 3]
 
 
@@ -234,6 +236,97 @@ def test_a_falling_loss_is_no_vanishing_gradient() -> None:
     assert norms[-1] < norms[0] / 20
 
 
+def test_what_steps_have_led_to_is_no_matter_of_the_scale() -> None:
+    X, y = data()
+    net = make("tanh", width=40)
+    monitor = Monitor(X, y)
+    with pytest.warns(fanin.SignalWarning, match="saturated units") as caught:
+        fit(net, X, y, monitor, epochs=2, optimizer=fanin.optimizers.Adam(1.0))
+    said = [str(w.message) for w in caught]
+    assert all("use scale" not in message for message in said)
+    assert any("a smaller learning rate, or clip_norm" in message for message in said)
+    # Shown where fit is called.
+    assert {w.filename for w in caught} == {__file__}
+    # Asked without the start, it cannot know.
+    assert "use scale 1 for tanh" in repr(net.diagnose(X, y))
+
+
+def test_a_run_that_diverged_is_not_called_healthy() -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    X, y = data()
+    for how in ("raise", "stop"):
+        monitor, net = Monitor(X, y), make()
+        options = {"optimizer": fanin.optimizers.SGD(1e30), "on_divergence": how}
+        if how == "raise":
+            with pytest.raises(FloatingPointError, match="learning rate, or the optim"):
+                fit(net, X, y, monitor, **options)
+        else:
+            with pytest.warns(RuntimeWarning, match="diverged: .*clip_norm"):
+                fit(net, X, y, monitor, **options)
+        title = monitor.plot(figure=Figure()).get_suptitle()
+        end = "did not come to its end" if how == "raise" else "before training diverg"
+        assert title.startswith("As made")
+        assert end in title.replace("\n", " ")
+    X[3, 2] = np.nan
+    with pytest.raises(FloatingPointError, match="is X, nan") as failure:
+        fit(make(), X, y)
+    assert "learning rate" not in str(failure.value)
+
+
+def test_a_way_back_to_level_is_not_extrapolated() -> None:
+    net = make("identity", depth=6, width=60)
+    for i in range(1, 6):
+        net.named_parameters()[f"dense{i}.weight"][...] *= 0.5
+
+    def change(P, epoch):
+        for i in range(1, 6):
+            P[f"dense{i}.weight"][...] *= 1.3
+
+    said, monitor = push(change, net, epochs=3)
+    logs = np.log(monitor.backward_growth[:, :-1]).sum(axis=1)
+    assert logs[0] < 0 < logs[-1]
+    assert not any("on their way" in message for message in said)
+
+
+def test_units_of_bounded_functions_do_not_die() -> None:
+    net = make("tanh", width=100)
+
+    def change(P, epoch):
+        P["dense1.bias"][: 4 * epoch] = -100
+
+    said, monitor = push(change, net, epochs=14)
+    assert monitor.dead[-1, 1] > 0.5
+    assert not any("dying" in message for message in said)
+
+
+def test_spaced_reports_count_in_epochs() -> None:
+    net = make(width=100)
+
+    def change(P, epoch):
+        P["dense1.bias"][: 3 * epoch] = -100
+
+    said, monitor = push(change, net, epochs=24, every=2)
+    first = next(m for m in said if "dying" in m)
+    when = int(first.split()[2].rstrip(":"))
+    reached = monitor.epochs[int(np.argmax(monitor.dead[:, 1] > 0.65))]
+    left = int(first.split(" epochs at that rate")[0].split()[-1])
+    assert abs(when + left - reached) <= 3
+
+
+def test_batch_statistics_are_those_of_the_samples_at_the_start_alone() -> None:
+    X, y = data()
+    net = fanin.Network(
+        10, [Dense(20), layers.BatchNorm(), layers.Activation("relu"), Dense(3)],
+        loss="softmax_cross_entropy", rng=0,
+    )  # fmt: skip
+    monitor = Monitor(X, y)
+    fit(net, X, y, monitor, epochs=1)
+    notes = [[n.kind for n in monitor.reports[e].notes] for e in (0, 1)]
+    assert ["batch_statistics" in kinds for kinds in notes] == [True, False]
+
+
 def test_samples_are_kept_in_part() -> None:
     X, y = data(2000)
     monitor = Monitor(X, y)
@@ -267,7 +360,7 @@ def test_wrong_arguments_are_named() -> None:
         Monitor(X, every=0)
     with pytest.raises(TypeError, match="warn must be True or False"):
         Monitor(X, warn=1)
-    with pytest.raises(TypeError, match="training must be True or False"):
+    with pytest.raises(TypeError, match="training must be True, False or None"):
         Monitor(X, training="yes")
     with pytest.raises(ValueError, match="n_threads"):
         Monitor(X, n_threads=0)

@@ -361,6 +361,50 @@ def test_a_report_goes_into_a_subfigure(X):
     whole.canvas.draw()
 
 
+def test_what_is_zero_is_not_called_unmeasured():
+    A = np.zeros((20, 5))
+    figure = fanin.diagnose_signals([A, A], [A, A]).plot(figure=Figure())
+    for title in ("Forward: activations", "Backward: gradients dL/dz"):
+        text = [t.get_text() for t in panels(figure)[title].texts]
+        assert text == ["0 in all layers"]
+    figure = fanin.diagnose_signals({"a": A + 1, "b": A}).plot(figure=Figure())
+    text = [t.get_text() for t in panels(figure)["Forward: activations"].texts]
+    assert text == ["0, not drawn: b"]
+    A = np.ones((1797, 5))
+    A[3, 2] = np.nan
+    ax = fanin.diagnose_signals([A]).plot(figure=Figure()).axes[4]
+    assert "<1% not finite" in [t.get_text() for t in ax.texts] or A.shape[0] > 1024
+
+
+def test_long_names_are_numbered():
+    names = ["encoder.block.attention.output.dense", "another_long_name_of_a_layer"]
+    A = np.random.default_rng(0).standard_normal((20, 5))
+    figure = fanin.diagnose_signals([A, A], names=names).plot(figure=Figure())
+    assert figure.axes[0].get_xlabel() == f"layer, from {names[0]} to {names[1]}"
+
+
+def test_a_monitor_says_which_lines_end_at_zero(X):
+    class Kill:
+        def on_epoch_end(self, state):
+            if state.epoch == 2:
+                state.network.named_parameters()["dense1.bias"][...] = -1e4
+
+    monitor = Monitor(X, np.zeros((300, 40)), warn=False)
+    network("relu", 3, 2.0).fit(
+        X,
+        np.zeros((300, 40)),
+        optimizer=fanin.optimizers.SGD(1e-9),
+        epochs=3,
+        batch_size=300,
+        callbacks=[Kill(), monitor],
+        rng=0,
+    )
+    found = panels(monitor.plot(figure=Figure()))
+    text = [t.get_text() for t in found["Norm of the weight's gradient"].texts]
+    assert len(text) == 1
+    assert text[0].startswith("0, not drawn: dense0 from 2")
+
+
 # -- a monitor -------------------------------------------------------------------------
 
 

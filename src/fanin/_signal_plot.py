@@ -29,6 +29,7 @@ N_BINS = 51
 # Between these quantiles a histogram is drawn: a few far values would leave no room.
 MIDDLE = (0.0005, 0.9995)
 MOST_NAMES = 12
+LONGEST_NAME = 16
 
 FORWARD = ("exploding_signal", "vanishing_signal", "collapsed_signal", "not_finite")
 BACKWARD = ("exploding_gradients", "vanishing_gradients")
@@ -77,14 +78,18 @@ def plot_report(report: SignalReport, figure: Any = None) -> Any:
     _backward(backward, at, layers, report)
     _units(units, at, layers)
     _ratios(ratios, at, layers)
-    for ax, kinds in (
-        (forward, FORWARD),
-        (backward, BACKWARD),
-        (units, UNITS),
-        (ratios, ()),
+    for ax, shows, kinds in (
+        (forward, "rms", FORWARD),
+        (backward, "backward_norm", BACKWARD),
+        (units, "dead", UNITS),
+        (ratios, "gradient_to_weight", ()),
     ):
         from_input = ax is forward and report.input is not None
         _layer_axis(ax, [layer.name for layer in layers], from_input)
+        values = _column(layers, shows)
+        _nothing(ax, values)
+        if ax in (forward, backward, ratios):
+            _gone(ax, [layers[i].name for i in np.flatnonzero(values == 0)])
         _starts(ax, report, layers, kinds)
         if ax is not ratios and ax.get_legend_handles_labels()[1]:
             where, columns = ("upper center", 3) if ax is units else ("best", 1)
@@ -232,7 +237,7 @@ def _ratios(ax: Any, at: NDArray[Any], layers: list[LayerRecord]) -> None:
 
 def _layer_axis(ax: Any, names: list[str], from_input: bool) -> None:
     n = len(names)
-    if n <= MOST_NAMES:
+    if n <= MOST_NAMES and max(map(len, names)) <= LONGEST_NAME:
         ticks, labels = list(range(n)), names
         if from_input:
             ticks, labels = [-1, *ticks], ["X", *labels]
@@ -245,21 +250,42 @@ def _layer_axis(ax: Any, names: list[str], from_input: bool) -> None:
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    if not ax.lines:
-        _nothing(ax)
 
 
-def _nothing(ax: Any) -> None:
+def _nothing(ax: Any, values: Any) -> None:
+    """Say why a panel is empty: nothing is known, or all that is cannot be drawn."""
+    if ax.lines:
+        return
+    known = np.asarray(values)[~np.isnan(values)]
+    if known.size and (known == 0).all():
+        what = "0 in all layers"
+    else:
+        what = "not finite" if known.size else "not measured"
     ax.text(
         0.5,
         0.5,
-        "not measured",
+        what,
         transform=ax.transAxes,
         ha="center",
         va="center",
         color=GREY,
     )
     ax.set_yticks([])
+
+
+def _gone(ax: Any, told: list[str]) -> None:
+    """Say what is 0, which a logarithmic axis does not have."""
+    if not told or not ax.lines:
+        return
+    more = f", and {len(told) - 3} more" if len(told) > 3 else ""
+    ax.text(
+        0.02,
+        0.03,
+        f"0, not drawn: {', '.join(told[:3])}{more}",
+        transform=ax.transAxes,
+        fontsize=7,
+        color=INK,
+    )
 
 
 def _starts(
@@ -302,7 +328,9 @@ def _histogram(ax: Any, layer: LayerRecord) -> None:
     if zero.mean() > 0.01:  # those of ReLU would be all that one sees
         notes.append(f"{zero.mean():.0%} are 0")
     if not finite.all():
-        notes.append(f"{1 - finite.mean():.0%} not finite")
+        share = 1 - finite.mean()
+        told = "<1%" if share < 0.005 else f"{share:.0%}"
+        notes.append(f"{told} not finite")
     rest = values[finite & ~zero]
     name = (
         layer.name if layer.activation is None else f"{layer.name}, {layer.activation}"
@@ -333,8 +361,11 @@ def _histogram(ax: Any, layer: LayerRecord) -> None:
             fontsize=7,
             color=INK,
         )
-    ax.locator_params(axis="x", nbins=4)
-    ax.ticklabel_format(axis="x", scilimits=(-2, 3))
+    if rest.size:
+        ax.locator_params(axis="x", nbins=4)
+        ax.ticklabel_format(axis="x", scilimits=(-2, 3))
+    else:
+        ax.set_xticks([])
     ax.tick_params(labelsize=7)
     ax.xaxis.get_offset_text().set_fontsize(7)
     ax.set_yticks([])
@@ -355,6 +386,7 @@ def plot_monitor(monitor: Monitor, figure: Any = None) -> Any:
     if epochs.size == 0:
         raise ValueError("the monitor holds no report: nothing to plot")
     last = monitor.reports[int(epochs[-1])]
+    shown = _lines_of(monitor)
     if figure is None:
         figure = pyplot_figure((11.0, 7.2))
     names = [layer.name for layer in last.layers]
@@ -364,11 +396,9 @@ def plot_monitor(monitor: Monitor, figure: Any = None) -> Any:
         ("Dead units, share", monitor.dead, False, None),
         ("Norm of the weight's gradient", monitor.weight_gradient_norm, True, None),
     )
-    found = f"After epoch {epochs[-1]}: {last.verdict}"
-    title = "\n".join(textwrap.wrap(found, 110, max_lines=3, placeholder=" …"))
+    title = "\n".join(textwrap.wrap(monitor._title, 110, max_lines=3, placeholder=" …"))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     grid = figure.add_gridspec(2, 2, **space(figure, width=0.2, height=0.35))
-    shown = _lines_of(monitor)
     for k, (what, values, logarithmic, level) in enumerate(panels):
         ax = figure.add_subplot(grid[k // 2, k % 2])
         for j, i in enumerate(shown):
@@ -385,15 +415,31 @@ def plot_monitor(monitor: Monitor, figure: Any = None) -> Any:
         ax.set_title(what, loc="left", fontsize=10)
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
+        if epochs.size == 1:
+            ax.set_xticks(epochs)
         ax.tick_params(labelsize=8)
         ax.grid(color=GRID, linewidth=0.6)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-        if not ax.lines:
-            _nothing(ax)
-        elif k == 2:  # where there is room as a rule
+        _zeros(ax, epochs, values[:, shown], [names[i] for i in shown], logarithmic)
+        _nothing(ax, values[:, shown])
+        if k == 2:  # where there is room as a rule
             ax.legend(frameon=False, fontsize=8, ncols=2)
     return figure
+
+
+def _zeros(
+    ax: Any,
+    epochs: NDArray[Any],
+    values: NDArray[np.float64],
+    names: list[str],
+    logarithmic: bool,
+) -> None:
+    """Say which lines end because a logarithmic axis has no 0."""
+    gone = [j for j in range(len(names)) if (values[:, j] == 0).any()]
+    if not logarithmic or not gone:
+        return
+    _gone(ax, [f"{names[j]} from {epochs[np.argmax(values[:, j] == 0)]}" for j in gone])
 
 
 def _viridis(place: float) -> Any:

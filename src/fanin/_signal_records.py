@@ -33,7 +33,8 @@ class LayerRecord:
         what is left of `std` without the differences of the units' means, and 0 if
         all samples look alike.
     dead : float
-        Share of the units that are flat, and so without a gradient, for all samples.
+        Share of the units that are flat, and so without a gradient, for all samples;
+        like `saturated`, NaN where outputs are not finite.
         (Flat is where the activation's slope is below 5 % of its largest; 0 if it has
         no such place.)
     saturated : float
@@ -41,8 +42,8 @@ class LayerRecord:
         that is off, normally about a half.
     effective_rank : float
         Directions that the outputs fill: the participation ratio
-        ``tr(S)**2 / tr(S @ S)`` of their covariance S over at most 1024 samples. 0 if
-        it is 0.
+        ``tr(S)**2 / tr(S @ S)`` of their covariance S over at most 1024 samples (fewer
+        in layers of more than 8192 units). 0 if it is 0.
     scale : float
         C of its weight: ``fan_in * mean(weight**2)``.
     forward_growth : float
@@ -58,7 +59,8 @@ class LayerRecord:
     gradient_to_weight : float
         The second over the first.
     sample : ndarray of shape (at most 1024, n_units), or None
-        Outputs for samples evenly spaced among the data.
+        Outputs for samples evenly spaced among the data, at most 2**18 numbers where
+        that is a row or more; not to be written to.
 
     Examples
     --------
@@ -101,9 +103,10 @@ class InputRecord:
     names : tuple of str
         The features' names.
     mean, std : ndarray of shape (n_features,)
-        Mean and (population) standard deviation of each feature.
+        Mean and (population) standard deviation of each feature. The arrays cannot be
+        written to.
     largest : ndarray of shape (n_features,)
-        The largest absolute value of each; NaN if one of them is NaN.
+        The largest absolute value of each; not finite if one of them is not.
     rms : float
         Root mean square over samples and features.
 
@@ -136,7 +139,8 @@ class ProblemRecord:
         "not_finite", "unscaled_features", "dead_units", "saturated_units",
         "exploding_gradients", "vanishing_gradients", "exploding_signal",
         "vanishing_signal" or "collapsed_signal"; of notes "constant_features",
-        "gradient_to_weight" or "few_samples".
+        "gradient_to_weight", "gradient_growth", "few_samples", "batch_statistics" or
+        "zero_output".
     layer : str or None
         The layer where it starts; "X" for the input, None for the whole.
     sentence : str

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fanin import _report, _report_text, activations
 from fanin import _signal_verdict as verdicts
-from fanin._quadrature import gaussian_mean
+from fanin._quadrature import QuadratureError, gaussian_mean
 from fanin._signal_records import InputRecord, LayerRecord, ProblemRecord
 
 __all__ = ["SignalReport", "SignalWarning", "Step"]
@@ -38,7 +38,8 @@ class Step:
     kind: str
     activation: activations.Activation | None
     scale: float
-    bias: float  # its mean square
+    bias_mean: float
+    bias_variance: float
 
 
 HEAD = (
@@ -131,6 +132,7 @@ class SignalReport:
     loss: float | None
     n_samples: int
     _steps: tuple[Step, ...] | None
+    _unknown: tuple[str, ...]
     _expected: tuple[NDArray[np.float64], NDArray[np.float64]] | None
 
     def __init__(self) -> None:
@@ -155,6 +157,7 @@ class SignalReport:
             notes=tuple(notes),
             loss=loss,
             n_samples=facts.n_samples,
+            _unknown=_unknown(facts.records),
             _steps=tuple(steps),
             _expected=None,
         )
@@ -204,12 +207,46 @@ class SignalReport:
                 if math.isfinite(factor)
             ]
             tail = f": growth per layer of {' and of '.join(said)}" if said else ""
+            if self._unknown:
+                tail += f" ({' and '.join(self._unknown)} not measured)"
             return f"healthy{tail}"
         first, *others = self.problems
         if not others:
             return first.sentence
         kinds = ", ".join(p.kind.replace("_", " ") for p in others)
         return f"{first.sentence} (also: {kinds})"
+
+    def layer(self, name: str) -> LayerRecord:
+        """Return the record of the layer of a name, as the verdict gives it.
+
+        Parameters
+        ----------
+        name : str
+            The layer's name, such as "dense3".
+
+        Returns
+        -------
+        LayerRecord
+            One of `layers`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such layer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fanin
+        >>> report = fanin.diagnose_signals({"h1": np.eye(3), "h2": np.ones((3, 2))})
+        >>> report.layer("h2").n_units
+        2
+        """
+        for record in self.layers:
+            if record.name == name:
+                return record
+        names = ", ".join(record.name for record in self.layers)
+        raise KeyError(f"there is no layer {name!r}; there are {names}")
 
     # -- theory ----------------------------------------------------------------------
 
@@ -218,9 +255,10 @@ class SignalReport:
         """Forward growth of each layer by mean-field theory, of shape (n_layers,).
 
         A wide layer of independent weights has z of variance ``q = C * rms**2 +
-        mean(bias**2)``, with the measured C of its weights and the measured rms of its
-        input, and outputs of mean square E[f(sqrt(q) u)**2], u standard normal
-        (Poole et al. 2016). The growth is the root of that over the rms of the input.
+        var(bias)`` about ``m = mean(bias)``, with the measured C of its weights and the
+        measured rms of its input, and outputs of mean square E[f(m + sqrt(q) u)**2], u
+        standard normal (Poole et al. 2016). The growth is the root of that over the
+        rms of the input.
         NaN where the theory has nothing to say: of normalizations and dropout, and
         where weights or inputs are not known.
 
@@ -240,8 +278,8 @@ class SignalReport:
     def expected_backward(self) -> NDArray[np.float64]:
         """Backward growth of each layer by mean-field theory, of shape (n_layers,).
 
-        ``sqrt(C * E[f'(sqrt(q) u)**2])`` with the C of the layer above (Schoenholz et
-        al. 2017). NaN for the last layer, and where the theory has nothing to say.
+        ``sqrt(C * E[f'(m + sqrt(q) u)**2])`` with the C of the layer above (Schoenholz
+        et al. 2017). NaN for the last layer, and where the theory has nothing to say.
 
         Examples
         --------
@@ -344,7 +382,7 @@ class SignalReport:
                 _number(r.std),
                 _share(r.dead),
                 _share(r.saturated),
-                _number(r.effective_rank),
+                _rank(r),
                 _number(r.scale),
                 _number(r.forward_growth),
                 _number(r.backward_norm),
@@ -403,6 +441,20 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
 
 
+def _rank(record: LayerRecord) -> str:
+    if math.isnan(record.effective_rank):
+        return f"of {record.n_units}"
+    return f"{record.effective_rank:.3g} of {record.n_units}"
+
+
+def _unknown(records: Sequence[LayerRecord]) -> tuple[str, ...]:
+    """Return what the arrays given did not tell, in words."""
+    gradients = all(math.isnan(r.backward_norm) for r in records)
+    hidden = records[:-1] or records
+    saturation = any(math.isnan(r.saturated) for r in hidden)
+    return ("gradients",) * gradients + ("saturation",) * saturation
+
+
 def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{100 * value:.3g} %"
 
@@ -422,7 +474,9 @@ def _thin(record: LayerRecord, n_values: int) -> LayerRecord:
         return record
     rows = max(1, n_values // record.n_units)
     step = -(-record.sample.shape[0] // rows)
-    return replace(record, sample=record.sample[::step].copy())
+    sample = record.sample[::step].copy()
+    sample.setflags(write=False)
+    return replace(record, sample=sample)
 
 
 # --- theory -------------------------------------------------------------------------
@@ -438,12 +492,14 @@ def _expect(
     std = np.full(n, math.nan)  # of z
     for i, step in enumerate(steps):
         if step.kind == "dense":
-            std[i] = math.sqrt(step.scale * before * before + step.bias)
+            std[i] = math.sqrt(step.scale * before * before + step.bias_variance)
         elif step.kind == "activation":
             std[i] = before
         function = step.activation
         if function is not None and 0 < std[i] < math.inf and before > 0:
-            forward[i] = math.sqrt(_mean_square(function, std[i], False)) / before
+            mean = step.bias_mean if step.kind == "dense" else 0.0
+            square = _mean_square(function, mean, std[i], False)
+            forward[i] = math.sqrt(square) / before
         before = records[i].rms
     above = None
     for i in reversed(range(n)):
@@ -451,7 +507,8 @@ def _expect(
             continue  # dropout that does nothing
         step, function = steps[i], steps[i].activation
         if above is not None and function is not None and 0 < std[i] < math.inf:
-            slope = math.sqrt(_mean_square(function, std[i], True))
+            mean = step.bias_mean if step.kind == "dense" else 0.0
+            slope = math.sqrt(_mean_square(function, mean, std[i], True))
             if steps[above].kind == "dense":
                 backward[i] = math.sqrt(steps[above].scale) * slope
             elif steps[above].kind == "activation":
@@ -460,11 +517,13 @@ def _expect(
     return forward, backward
 
 
-def _mean_square(function: activations.Activation, std: float, slope: bool) -> float:
-    """Return E[f(std u)**2], or of the slope; NaN where it cannot be had."""
+def _mean_square(
+    function: activations.Activation, mean: float, std: float, slope: bool
+) -> float:
+    """Return E[f(mean + std u)**2], or of the slope; NaN where it cannot be had."""
     apply: Callable[..., NDArray[Any]]
     apply = activations.derivative if slope else activations.apply
     try:
-        return gaussian_mean(lambda z: apply(z, function, n_threads=1) ** 2, std)
-    except ValueError:
+        return gaussian_mean(lambda z: apply(mean + z, function, n_threads=1) ** 2, std)
+    except QuadratureError:
         return math.nan

@@ -116,6 +116,15 @@ def fit(
     return history
 
 
+# What helps where steps have led to numbers that are none.
+REMEDY = "; try a smaller learning rate, or the optimizer's clip_norm"
+
+
+def _in_the_data(message: str) -> bool:
+    """Whether the first tensor that is not finite is what `fit` was given."""
+    return any(f"not finite is {name}," in message for name in ("X", "y"))
+
+
 class _Run:
     """One call of `fit`: what it was given, and where it stands."""
 
@@ -502,6 +511,9 @@ class _Run:
                 try:
                     loss = step(X, y, optimizer, index, threads, when, weight)
                 except FloatingPointError as error:
+                    said = str(error)
+                    if not _in_the_data(said):
+                        error.args = (said + REMEDY,)
                     self.failure = error
                     return "diverged"
                 # No call among these: they are done together or not at all.
@@ -539,7 +551,7 @@ class _Run:
         if unfit is not None:
             self.failure = FloatingPointError(
                 f"the parameters are not finite after epoch {number}, batch "
-                f"{self.batch}: the first tensor that is not finite is {unfit}"
+                f"{self.batch}: the first tensor that is not finite is {unfit}{REMEDY}"
             )
             return "diverged"
         snapshot = network._snapshot()

@@ -18,7 +18,7 @@ from fanin import _signal_verdict as verdicts
 from fanin import _signals, _threads, activations
 from fanin import _validation as check
 from fanin._signal_records import InputRecord, LayerRecord, ProblemRecord
-from fanin._signal_report import SignalReport, SignalWarning, Step
+from fanin._signal_report import SignalReport, SignalWarning, Step, _thin
 from fanin.functional import dense
 
 if TYPE_CHECKING:
@@ -48,14 +48,27 @@ def _norm_of(array: NDArray[Any], n_threads: int) -> tuple[float, bool]:
     return math.nan if bad else _root_mean_square(s) * math.sqrt(array.size), bad
 
 
+# What is looked at for a rank, rows times columns, if that is some rows; and what is
+# kept of a layer's outputs.
+RANK_VALUES = 2**23
+LEAST_ROWS = 64
+KEPT_VALUES = 2**18
+
+
+def _rows_for_rank(n_rows: int, n_columns: int) -> slice:
+    most = max(LEAST_ROWS, RANK_VALUES // max(1, n_columns))
+    return slice(None, None, -(-n_rows // most) or 1)
+
+
 @np.errstate(all="ignore")
 def effective_rank(sample: NDArray[Any], n_threads: int) -> float:
     """Return tr(S)^2 / tr(S S) of the covariance S of the columns."""
+    sample = sample[_rows_for_rank(*sample.shape)]
     if sample.shape[0] < 2 or not np.isfinite(sample).all():
         return math.nan
-    A = np.asarray(sample, np.float64)
-    A = A - A.mean(axis=0)
-    largest = float(np.max(np.abs(A), initial=0.0))
+    A = np.array(sample, np.float64)
+    A -= A.mean(axis=0)
+    largest = float(max(A.max(initial=0.0), -A.min(initial=0.0)))
     if largest == 0.0:
         return 0.0
     A /= largest
@@ -90,7 +103,13 @@ def _record(
         if backward is not None:
             norm = _root_mean_square(backward) * math.sqrt(units)
         counted = forward.flat if flat_known else forward.zero
-        return LayerRecord(
+        dead = float(np.mean(counted == n))
+        saturated = float(np.mean(forward.flat) / n) if flat_known else math.nan
+        if not np.isfinite(forward.largest).all():
+            dead = saturated = math.nan
+        rank = effective_rank(sample, n_threads)
+        sample.setflags(write=False)
+        record = LayerRecord(
             name=name,
             activation=None if activation is None else activation.name,
             n_units=units,
@@ -98,9 +117,9 @@ def _record(
             std=math.sqrt(variance),
             rms=rms,
             sample_std=math.sqrt(sample_variance),
-            dead=float(np.mean(counted == n)),
-            saturated=float(np.mean(forward.flat) / n) if flat_known else math.nan,
-            effective_rank=effective_rank(sample, n_threads),
+            dead=dead,
+            saturated=saturated,
+            effective_rank=rank,
             scale=scale,
             forward_growth=_ratio(rms, before),
             backward_norm=norm,
@@ -110,19 +129,61 @@ def _record(
             gradient_to_weight=_ratio(weight_gradient_norm, weight_norm),
             sample=sample,
         )
+        return _thin(record, KEPT_VALUES)
 
 
 def _ratio(a: float, b: float) -> float:
     return a / b if b > 0 else math.nan
 
 
-def _largest(s: _signals.UnitStatistics | None) -> float:
-    return 0.0 if s is None or not s.largest.size else float(np.max(s.largest))
+def _largest(
+    s: _signals.UnitStatistics | None, values: NDArray[Any] | None = None
+) -> float:
+    """Return the largest absolute value; one that is not finite is looked up.
+
+    (The statistics do not tell an infinity from a NaN: sums over infinities are NaN.)
+    """
+    largest = 0.0 if s is None or not s.largest.size else float(np.max(s.largest))
+    if math.isnan(largest) and values is not None and np.isinf(values).any():
+        return math.inf
+    return largest
+
+
+def _bad_value(
+    X: NDArray[Any], record: InputRecord, dtype: np.dtype[Any] | None = None
+) -> str:
+    """Say which number of X is none, or none in the network's dtype; "" if all are."""
+    limit = math.inf if dtype is None else float(np.finfo(dtype).max)
+    bad = ~np.isfinite(record.largest) | (record.largest > limit)
+    if not bad.any():
+        return ""
+    j = int(np.argmax(bad))
+    column = X[:, j]
+    # (Integers are finite; longer floats than double may be beyond it.)
+    off = np.flatnonzero(~np.isfinite(column) | (np.abs(column) > limit))
+    if off.size == 0:
+        return ""
+    i = int(off[0])
+    said = f"{float(column[i]):g} in {record.names[j]!r}, row {i}"
+    if np.isfinite(column[i]):
+        said += f", which is too large for the network's {dtype}"
+    return said
+
+
+def _bias_of(bias: NDArray[Any] | None) -> tuple[float, float]:
+    """Return mean and variance of the biases; 0 without any."""
+    if bias is None or not bias.size:
+        return 0.0, 0.0
+    with np.errstate(all="ignore"):
+        values = np.asarray(bias, np.float64)
+        return float(values.mean()), float(values.var())
 
 
 def _input_record(s: _signals.UnitStatistics, names: tuple[str, ...]) -> InputRecord:
     with np.errstate(over="ignore", invalid="ignore"):
         std = np.sqrt(s.m2 / s.n)
+    for array in (s.mean, std, s.largest):
+        array.setflags(write=False)
     return InputRecord(
         s.n, s.mean.size, names, s.mean, std, s.largest, _root_mean_square(s)
     )
@@ -160,13 +221,16 @@ def diagnose_network(
     X: ArrayLike,
     y: ArrayLike | None,
     *,
-    training: bool,
+    training: bool | None,
     feature_names: Sequence[str] | None,
     n_threads: int | None,
+    at_start: frozenset[str] | None = None,
 ) -> SignalReport:
-    """Return the report of `fanin.Network.diagnose`."""
+    """Return the report of `fanin.Network.diagnose`; `at_start` as in `Facts`."""
     threads = _threads.resolve(n_threads)
     array = check.samples(X, network.n_inputs)
+    as_made = training is None and array.shape[0] > 1 and _unmoved(network)
+    training = as_made if training is None else training
     names = _feature_names(X, feature_names, network.n_inputs)
     found = _signals.measure(network, array, y, training=training, n_threads=n_threads)
     parameters = network.named_parameters()
@@ -178,7 +242,7 @@ def diagnose_network(
         else _root_mean_square(s.backward) * math.sqrt(s.backward.mean.size)
         for s in found.layers
     ]
-    records, steps, bad = [], [], []
+    records, steps, bad, biases = [], [], [], []
     before = features.rms
     for i, signal in enumerate(found.layers):
         weight_name = f"{signal.name}.weight"
@@ -195,10 +259,9 @@ def diagnose_network(
         bias = parameters.get(f"{signal.name}.bias")
         if bias is None:
             bias = parameters.get(f"{signal.name}.beta")
-        bias_norm = 0.0
         if bias is not None:
-            bias_norm, bad_bias = _norm_of(bias, threads)
-            broken = broken or bad_bias
+            broken = broken or not bool(np.isfinite(bias).all())
+        biases.append(_bias_of(bias))
         above = next((v for v in norms[i + 1 :] if not math.isnan(v)), math.nan)
         records.append(
             _record(
@@ -223,7 +286,7 @@ def diagnose_network(
                 kind,
                 signal.activation,
                 scale,
-                bias_norm * bias_norm / records[-1].n_units,
+                *biases[-1],
             )
         )
         bad.append(broken)
@@ -231,14 +294,35 @@ def diagnose_network(
         records,
         [signal.layer.kind for signal in found.layers],
         [signal.activation for signal in found.layers],
-        [_largest(signal.forward) for signal in found.layers],
+        [_largest(signal.forward, signal.sample) for signal in found.layers],
         [_largest(signal.backward) for signal in found.layers],
         bad,
+        biases,
         features,
-        effective_rank(array[_signals.sampled_rows(found.n_samples)], threads),
+        _rank_of(array, threads),
         found.n_samples,
+        found.loss,
+        _bad_value(array, features, network.dtype),
+        batch_statistics=as_made,
+        at_start=at_start,
     )
     return SignalReport._from_facts(facts, steps, found.loss)
+
+
+def _unmoved(network: Network) -> bool:
+    """Whether a batch normalization has statistics that no training has moved."""
+    running = network.named_buffers()
+    return any(
+        not mean.any() and (running[f"{name[: -len('mean')]}var"] == 1).all()
+        for name, mean in running.items()
+        if name.endswith("running_mean")
+    )
+
+
+def _rank_of(X: NDArray[Any], n_threads: int) -> float:
+    rows = _signals.sampled_rows(X.shape[0])
+    rows = rows[_rows_for_rank(rows.size, X.shape[1])]
+    return effective_rank(X[rows], n_threads)
 
 
 def _named_arrays(values: Any, name: str) -> tuple[list[str] | None, list[Any]]:
@@ -324,8 +408,9 @@ def diagnose_signals(
         The weights W of each layer; None for a layer without.
     weight_gradients : sequence or dict of array_like, optional
         dL/dW, in the shapes of `weights`, which it needs.
-    activation : str, fanin.activations.Activation, or sequence of them, optional
-        The function f: one for all layers, or one for each. Without it nothing is
+    activation : str, Activation, or list or dict of them, optional
+        The function f: one for all layers, or one for each, None where there is none.
+        Without it nothing is
         known of saturation: `saturated` is NaN, and a unit that is 0 for all samples
         is dead. The same holds of silu and gelu, whose outputs do not tell.
     names : sequence of str, optional
@@ -399,8 +484,8 @@ def diagnose_signals(
                 f"{place('activations', i)} must have {n} rows as "
                 f"{place('activations', 0)} has; got shape {array.shape}"
             )
-    functions = _functions(activation, n_layers)
-    features, width, input_rank = None, None, math.nan
+    functions = _functions(activation, keys, n_layers)
+    features, width, input_rank, bad_input = None, None, math.nan, ""
     if X is not None:
         given = _matrix(X, "X")
         if given.shape[0] != n:
@@ -412,16 +497,19 @@ def diagnose_signals(
             _signals.observe(given, n_threads=threads),
             _feature_names(X, feature_names, width),
         )
-        input_rank = effective_rank(given[_signals.sampled_rows(n)], threads)
+        input_rank = _rank_of(given, threads)
+        bad_input = _bad_value(given, features)
     elif feature_names is not None:
         raise ValueError("feature_names needs X")
     if weight_gradients is not None and weights is None:
         raise ValueError("weight_gradients needs weights")
 
     backward: list[_signals.UnitStatistics | None] = []
+    largest_back: list[float] = []
     for i, one in enumerate(_matched(gradients, "gradients", keys, n_layers)):
         if one is None:
             backward.append(None)
+            largest_back.append(0.0)
             continue
         g = _matrix(one, place("gradients", i))
         if g.shape != arrays[i].shape:
@@ -430,6 +518,7 @@ def diagnose_signals(
                 f"{place('activations', i)}, {arrays[i].shape}; got {g.shape}"
             )
         backward.append(_signals.observe(g, n_threads=threads))
+        largest_back.append(_largest(backward[-1], g))
     norms = [
         math.nan if s is None else _root_mean_square(s) * math.sqrt(s.mean.size)
         for s in backward
@@ -479,20 +568,23 @@ def diagnose_signals(
                 n_threads=threads,
             )
         )
-        steps.append(Step("dense", functions[i], scale, 0.0))
+        steps.append(Step("dense", functions[i], scale, 0.0, 0.0))
         bad.append(broken)
-        largest.append(_largest(forward))
+        largest.append(_largest(forward, array))
         before, width = records[-1].rms, array.shape[1]
     facts = verdicts.Facts(
         records,
         ["dense"] * n_layers,
         functions,
         largest,
-        [_largest(s) for s in backward],
+        largest_back,
         bad,
+        [(math.nan, math.nan)] * n_layers,
         features,
         input_rank,
         n,
+        bad_input=bad_input,
+        by_hand=True,
     )
     return SignalReport._from_facts(facts, steps, None)
 
@@ -514,11 +606,22 @@ def _weight(
     return W
 
 
-def _functions(given: Any, n_layers: int) -> list[activations.Activation | None]:
+def _functions(
+    given: Any, keys: list[str] | None, n_layers: int
+) -> list[activations.Activation | None]:
     if given is None or isinstance(given, (str, activations.Activation)):
         one = None if given is None else activations.get(given)
         return [one] * n_layers
-    listed = check.sequence(given, "activation")
+    if isinstance(given, Mapping):
+        listed = _matched(given, "activation", keys, n_layers)
+    elif isinstance(given, (list, tuple)):
+        listed = list(given)
+    else:
+        raise TypeError(
+            "activation must be a name such as 'relu' or an object of "
+            "fanin.activations, or a list or dict of them; got "
+            f"{getattr(given, '__name__', None) or check.what(given)}"
+        )
     if len(listed) != n_layers:
         raise ValueError(
             f"activation must be one function or one for each of the {n_layers} "

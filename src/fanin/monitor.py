@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from fanin import _signal_verdict as verdicts
 from fanin import _threads
 from fanin import _validation as check
 from fanin.callbacks import Callback, TrainingState
-from fanin.diagnostics import SignalReport, SignalWarning
+from fanin.diagnostics import SignalReport, SignalWarning, diagnose_network
 
 if TYPE_CHECKING:
     from fanin.diagnostics import LayerRecord
@@ -29,6 +30,8 @@ STEADY = 1 / 3
 AHEAD = 5
 # What a report's layers keep of their sampled values.
 KEPT = 2048
+# Functions that are flat on both sides.
+BOUNDED = ("tanh", "logistic")
 # Problems that are warned of as such.
 URGENT = (
     "not_finite",
@@ -53,7 +56,8 @@ class Monitor(Callback):
     ----------
     X : array_like of shape (n_samples, n_inputs)
         Samples to look at: some hundred, of the training or of the validation data. A
-        report costs about one pass over them, forward and backward.
+        report costs about one pass over thousands of samples, forward and backward;
+        over a few hundred, what is made of them costs more than the pass.
     y : array_like of shape (n_samples,) or (n_samples, n_outputs), optional
         Their targets. Without them the gradient at the output is a random one, the
         same each time, and absolute gradient norms mean little.
@@ -61,8 +65,10 @@ class Monitor(Callback):
         Epochs from one report to the next, >= 1.
     warn : bool, default=True
         Whether to warn.
-    training : bool, default=False
-        Whether dropout drops and batch normalization takes the batch's statistics.
+    training : bool, optional
+        Whether dropout drops and batch normalization takes the statistics of X; by
+        default, as `fanin.Network.diagnose` has it: only as long as no training step
+        has moved the running ones.
     n_threads : int, optional
         Overrides `fanin.set_num_threads` for the reports.
 
@@ -120,15 +126,16 @@ class Monitor(Callback):
         *,
         every: int = 1,
         warn: bool = True,
-        training: bool = False,
+        training: bool | None = None,
         n_threads: int | None = None,
     ) -> None:
         self.X = X
         self.y = y
         self.every = check.integer(every, "every", minimum=1)
-        for name, value in (("warn", warn), ("training", training)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False; got {value!r}")
+        if not isinstance(warn, bool):
+            raise TypeError(f"warn must be True or False; got {warn!r}")
+        if training is not None and not isinstance(training, bool):
+            raise TypeError(f"training must be True, False or None; got {training!r}")
         if n_threads is not None:
             _threads.resolve(n_threads)
         self.warn = warn
@@ -136,6 +143,7 @@ class Monitor(Callback):
         self.n_threads = n_threads
         self.reports: dict[int, SignalReport] = {}
         self._warned: set[tuple[str, str | None]] = set()
+        self._ended: str | None = None
 
     def __repr__(self) -> str:
         n = len(self.reports)
@@ -244,6 +252,7 @@ class Monitor(Callback):
         >>> monitor
         Monitor(every=1, 1 report)
         """
+        self._ended = None
         if state.epoch == 0:
             self.reports = {}
             self._warned = set()
@@ -278,10 +287,52 @@ class Monitor(Callback):
             self._take(state)
         return None
 
+    def on_train_end(self, state: TrainingState) -> None:
+        """Note how the training ended, which the plot says.
+
+        It is not called if `fanin.Network.fit` raises.
+
+        Parameters
+        ----------
+        state : TrainingState
+            Where the training stands.
+
+        Examples
+        --------
+        >>> import fanin
+        >>> from matplotlib.figure import Figure
+        >>> net = fanin.Network(1, [fanin.layers.Dense(1)], loss="squared_error", rng=0)
+        >>> monitor = fanin.callbacks.Monitor([[1.0], [2.0]])
+        >>> history = net.fit([[1.0]], [1.0], optimizer=fanin.optimizers.SGD(),
+        ...                   epochs=1, batch_size=1, callbacks=monitor)
+        >>> monitor.plot(figure=Figure()).get_suptitle().partition(":")[0]
+        'After epoch 1'
+        """
+        self._ended = getattr(state.history, "stopped", None) or "epochs"
+
+    @property
+    def _title(self) -> str:
+        """What a plot says above: the last report, and whether more was to come."""
+        epoch = int(self.epochs[-1])
+        when = f"After epoch {epoch}" if epoch else "As made"
+        end = {"diverged": ", before training diverged", None: ", the last report of a "
+               "run that did not come to its end"}.get(self._ended, "")  # fmt: skip
+        return f"{when}{end}: {self.reports[epoch].verdict}"
+
     def _take(self, state: TrainingState) -> None:
         network: Network = state.network
-        report = network.diagnose(
-            self.X, self.y, training=self.training, n_threads=self.n_threads
+        # With what a network began without, its steps are to be blamed.
+        start = self.reports.get(0) if state.epoch else None
+        report = diagnose_network(
+            network,
+            self.X,
+            self.y,
+            training=self.training,
+            feature_names=None,
+            n_threads=self.n_threads,
+            at_start=None
+            if start is None
+            else frozenset(p.kind for p in start.problems),
         )
         self.reports[state.epoch] = report._thinned(KEPT)
         if not self.warn:
@@ -301,7 +352,7 @@ class Monitor(Callback):
             return
         self._warned.add((kind, layer))
         when = f"after epoch {epoch}" if epoch else "before training"
-        warnings.warn(f"{when}: {sentence}", SignalWarning, stacklevel=2)
+        warnings.warn(f"{when}: {sentence}", SignalWarning, stacklevel=_outside())
 
     # -- trends ----------------------------------------------------------------------
 
@@ -312,11 +363,14 @@ class Monitor(Callback):
         spacing = float(epochs[-1] - epochs[0]) / (TREND - 1)
         last = reports[-1].layers
         for i, record in enumerate(last[:-1] or last):
+            if record.activation in BOUNDED:
+                continue  # saturated, which is another finding
             shares = [r.layers[i].dead for r in reports]
             step = _steady(shares)
             bound = verdicts.limit(record.n_units)
             if step > 0 and shares[-1] <= bound <= shares[-1] + AHEAD * step:
                 left = math.ceil(max(0.0, bound - shares[-1]) / step * spacing)
+                leaky = ", or leaky_relu" if record.activation == "relu" else ""
                 self._say(
                     "dead_units",
                     record.name,
@@ -324,7 +378,7 @@ class Monitor(Callback):
                     f"units of {record.name} are dying: {_percent(shares[0])} were "
                     f"dead after epoch {epochs[0]}, {_percent(shares[-1])} are, and "
                     f"{_percent(bound)} will be in {left} epochs at that rate; try a "
-                    "smaller learning rate, or leaky_relu",
+                    f"smaller learning rate{leaky}",
                 )
         self._look_at_gradients(epoch, epochs, reports, spacing)
 
@@ -353,6 +407,9 @@ class Monitor(Callback):
                 step, at = _steady(logs), logs[-1]
                 sign = math.copysign(1.0, step)
                 ahead = sign * at + AHEAD * abs(step)
+                # (On the way back to level there is nothing to extrapolate.)
+                if min(sign * log for log in logs) < 0:
+                    continue
                 if step and 0 < sign * at <= limit <= ahead:
                     left = (limit - sign * at) / abs(step)
                     found.append((left, step, at, reports[-1].layers[i].name))
@@ -387,6 +444,18 @@ class Monitor(Callback):
                 f"{math.exp(logs[-1]):.3g} times that at the start; try a smaller "
                 "learning rate, or the optimizer's clipping by the norm",
             )
+
+
+def _outside() -> int:
+    """Return the `stacklevel` with which the caller warns of the line outside fanin."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _ours(module: str) -> bool:
+    return module == "fanin" or module.startswith("fanin.")
 
 
 def _total(report: SignalReport) -> float:

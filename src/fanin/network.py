@@ -1243,7 +1243,7 @@ class Network:
         X: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        training: bool = False,
+        training: bool | None = None,
         feature_names: Sequence[str] | None = None,
         n_threads: int | None = None,
     ) -> SignalReport:
@@ -1263,9 +1263,12 @@ class Network:
             Targets, as `fanin.losses` says for the network's loss. Without them the
             gradient at the output is standard normal, the same each time, divided by
             n_samples: growth factors hardly depend on it.
-        training : bool, default=False
+        training : bool, optional
             Whether dropout drops, with the mask of the next training step, and batch
-            normalization takes the batch's statistics. Nothing of the network changes.
+            normalization takes the statistics of X. By default that is so if the
+            network has batch normalizations whose running statistics no training step
+            has moved yet, which describe nothing, and X has two rows or more; a note of
+            the report says it. Nothing of the network changes.
         feature_names : sequence of str, optional
             Names of the features; by default a data frame's columns, or "feature 0"
             and so on.
