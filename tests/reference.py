@@ -421,12 +421,12 @@ def loss_and_gradient(
 
 
 def observe(statistics, A, low, high, n_threads):
-    """Fill mean less the first value, root of squared deviations, counts, largest."""
+    """Fill mean less the first value, standard deviation, counts, largest."""
     wide = A.astype(np.float64)
     statistics[6] = np.where(np.isfinite(wide[0]), wide[0], 0.0)
     moved = wide - statistics[6]
     statistics[0] = moved.mean(axis=0)
-    statistics[1] = np.sqrt(((moved - statistics[0]) ** 2).sum(axis=0))
+    statistics[1] = np.sqrt(((moved - statistics[0]) ** 2).mean(axis=0))
     statistics[2] = ((wide <= low) | (wide >= high)).sum(axis=0)
     statistics[3] = (A == 0).sum(axis=0)
     statistics[4] = abs(wide).max(axis=0)

@@ -110,7 +110,8 @@ def _column(layers: Sequence[LayerRecord], name: str) -> NDArray[np.float64]:
 
 def positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return values to draw on a logarithmic axis, the others left out."""
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    # (Beyond that matplotlib's own numbers overflow.)
+    return np.where((values > 1e-150) & (values < 1e150), values, np.nan)
 
 
 def _line(

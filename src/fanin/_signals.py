@@ -62,37 +62,40 @@ NOWHERE = (NONE, NONE, False)
 class UnitStatistics:
     """What the columns (units) of an array (n_samples, n_units) are like.
 
-    `root` is the root of the sum of squared deviations from the mean, `largest` the
-    largest magnitude, NaN if there is a NaN.
+    `std` is the standard deviation over samples, by n; `largest` the largest magnitude,
+    NaN if there is a NaN.
     """
 
     n: int
     mean: NDArray[np.float64]
-    root: NDArray[np.float64]
+    std: NDArray[np.float64]
     flat: NDArray[np.int64]
     zero: NDArray[np.int64]
     largest: NDArray[np.float64]
 
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """The standard deviation of each unit."""
-        found: NDArray[np.float64] = self.root / math.sqrt(self.n)
-        return found
+    def sizes(self) -> tuple[float, float, float]:
+        """Return three numbers of all values, of any magnitude.
 
-    @property
-    def m2(self) -> NDArray[np.float64]:
-        """The sum of squared deviations of each unit; it may overflow."""
-        found: NDArray[np.float64] = self.root**2
-        return found
+        Their root mean square, their standard deviation, and the root mean square over
+        units of the standard deviation over samples; of values that are not finite,
+        the largest of them and NaN.
+        """
+        unit = float(np.max(self.largest, initial=0.0))
+        if unit == 0.0:
+            return 0.0, 0.0, 0.0
+        if not math.isfinite(unit):
+            return unit, math.nan, math.nan
+        mean, std = self.mean / unit, self.std / unit
+        samples = float(np.mean(std * std))
+        return (
+            unit * math.sqrt(samples + float(np.mean(mean * mean))),
+            unit * math.sqrt(samples + float(np.var(mean))),
+            unit * math.sqrt(samples),
+        )
 
     def rms(self) -> float:
-        """Return the root mean square of all values, of any magnitude."""
-        unit = float(np.max(self.largest, initial=0.0))
-        if unit == 0.0 or not math.isfinite(unit):
-            return unit
-        # (Units of values near the smallest have no inverse.)
-        parts = np.hypot(self.mean / unit, self.std / unit)
-        return unit * math.sqrt(float(np.mean(parts * parts)))
+        """Return the root mean square of all values."""
+        return self.sizes()[0]
 
 
 @dataclass

@@ -34,18 +34,13 @@ __all__ = [
 ]
 
 
-def _root_mean_square(s: _signals.UnitStatistics) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(float(np.mean(s.m2 / s.n + s.mean**2)))
-
-
 def _norm_of(array: NDArray[Any], n_threads: int) -> tuple[float, bool]:
     """Return the Euclidean norm of a matrix or vector, and whether it is not finite."""
     if array.size == 0:
         return 0.0, False
     s = _signals.observe(array.reshape(-1, array.shape[-1]), n_threads=n_threads)
     bad = not np.isfinite(s.largest).all()
-    return math.nan if bad else _root_mean_square(s) * math.sqrt(array.size), bad
+    return math.nan if bad else s.rms() * math.sqrt(array.size), bad
 
 
 # What is looked at for a rank, rows times columns, if that is some rows; and what is
@@ -96,12 +91,10 @@ def _record(
     n, units = forward.n, forward.mean.size
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(np.mean(forward.mean))
-        sample_variance = float(np.mean(forward.m2)) / n
-        variance = sample_variance + float(np.mean((forward.mean - mean) ** 2))
-        rms = _root_mean_square(forward)
+        rms, std, sample_std = forward.sizes()
         norm = math.nan
         if backward is not None:
-            norm = _root_mean_square(backward) * math.sqrt(units)
+            norm = backward.rms() * math.sqrt(units)
         counted = forward.flat if flat_known else forward.zero
         dead = float(np.mean(counted == n))
         saturated = float(np.mean(forward.flat) / n) if flat_known else math.nan
@@ -114,9 +107,9 @@ def _record(
             activation=None if activation is None else activation.name,
             n_units=units,
             mean=mean,
-            std=math.sqrt(variance),
+            std=std,
             rms=rms,
-            sample_std=math.sqrt(sample_variance),
+            sample_std=sample_std,
             dead=dead,
             saturated=saturated,
             effective_rank=rank,
@@ -136,17 +129,9 @@ def _ratio(a: float, b: float) -> float:
     return a / b if b > 0 else math.nan
 
 
-def _largest(
-    s: _signals.UnitStatistics | None, values: NDArray[Any] | None = None
-) -> float:
-    """Return the largest absolute value; one that is not finite is looked up.
-
-    (The statistics do not tell an infinity from a NaN: sums over infinities are NaN.)
-    """
-    largest = 0.0 if s is None or not s.largest.size else float(np.max(s.largest))
-    if math.isnan(largest) and values is not None and np.isinf(values).any():
-        return math.inf
-    return largest
+def _largest(s: _signals.UnitStatistics | None) -> float:
+    """Return the largest absolute value, NaN if there is a NaN."""
+    return 0.0 if s is None else float(np.max(s.largest, initial=0.0))
 
 
 def _bad_value(
@@ -180,13 +165,10 @@ def _bias_of(bias: NDArray[Any] | None) -> tuple[float, float]:
 
 
 def _input_record(s: _signals.UnitStatistics, names: tuple[str, ...]) -> InputRecord:
-    with np.errstate(over="ignore", invalid="ignore"):
-        std = np.sqrt(s.m2 / s.n)
+    std = s.std
     for array in (s.mean, std, s.largest):
         array.setflags(write=False)
-    return InputRecord(
-        s.n, s.mean.size, names, s.mean, std, s.largest, _root_mean_square(s)
-    )
+    return InputRecord(s.n, s.mean.size, names, s.mean, std, s.largest, s.rms())
 
 
 def _feature_names(X: Any, given: Any, n_features: int) -> tuple[str, ...]:
@@ -239,7 +221,7 @@ def diagnose_network(
     norms = [
         math.nan
         if s.backward is None
-        else _root_mean_square(s.backward) * math.sqrt(s.backward.mean.size)
+        else s.backward.rms() * math.sqrt(s.backward.mean.size)
         for s in found.layers
     ]
     records, steps, bad, biases = [], [], [], []
@@ -294,7 +276,7 @@ def diagnose_network(
         records,
         [signal.layer.kind for signal in found.layers],
         [signal.activation for signal in found.layers],
-        [_largest(signal.forward, signal.sample) for signal in found.layers],
+        [_largest(signal.forward) for signal in found.layers],
         [_largest(signal.backward) for signal in found.layers],
         bad,
         biases,
@@ -518,10 +500,9 @@ def diagnose_signals(
                 f"{place('activations', i)}, {arrays[i].shape}; got {g.shape}"
             )
         backward.append(_signals.observe(g, n_threads=threads))
-        largest_back.append(_largest(backward[-1], g))
+        largest_back.append(_largest(backward[-1]))
     norms = [
-        math.nan if s is None else _root_mean_square(s) * math.sqrt(s.mean.size)
-        for s in backward
+        math.nan if s is None else s.rms() * math.sqrt(s.mean.size) for s in backward
     ]
     matched = _matched(weights, "weights", keys, n_layers)
     slopes = _matched(weight_gradients, "weight_gradients", keys, n_layers)
@@ -570,7 +551,7 @@ def diagnose_signals(
         )
         steps.append(Step("dense", functions[i], scale, 0.0, 0.0))
         bad.append(broken)
-        largest.append(_largest(forward, array))
+        largest.append(_largest(forward))
         before, width = records[-1].rms, array.shape[1]
     facts = verdicts.Facts(
         records,

@@ -26,6 +26,7 @@ from fanin._quadrature import (
     slope_at_zero,
     values_of,
 )
+from fanin._signal_plot import positive
 
 if TYPE_CHECKING:
     from fanin._signals import UnitStatistics
@@ -593,11 +594,6 @@ def _entries(scales: Any) -> list[_Entry]:
     return found
 
 
-def _on_log_axis(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values to draw: those that matplotlib's axis has no place for left out."""
-    return np.where((values > 1e-150) & (values < 1e150), values, np.nan)
-
-
 def _curves(
     forward: Any,
     backward: Any,
@@ -619,17 +615,18 @@ def _curves(
             "markersize": 4.5,
             "label": entry.label,
         }
-        forward.plot(layers, _on_log_axis(found.rms), markevery=marked, **style)
+        forward.plot(layers, positive(found.rms), markevery=marked, **style)
         backward.plot(
-            layers[1:], _on_log_axis(found.gradient_norm), markevery=marked, **style
+            layers[1:],
+            positive(found.gradient_norm),
+            markevery=marked,
+            **style,
         )
         if theory is not None:
             thin = {"color": INK, "linewidth": 0.8, "zorder": 3}
             start = math.sqrt(theory.input_mean_square)
-            forward.plot(
-                layers, _on_log_axis(np.append(start, theory.rms)), "-", **thin
-            )
-            backward.plot(layers[1:], _on_log_axis(theory.gradient_norm), "-", **thin)
+            forward.plot(layers, positive(np.append(start, theory.rms)), "-", **thin)
+            backward.plot(layers[1:], positive(theory.gradient_norm), "-", **thin)
     if any(theory is not None for theory in expected):
         forward.plot([], [], "-", color=INK, linewidth=0.8, label="theory, wide layers")
     for ax in (forward, backward):

@@ -6,8 +6,8 @@ a) Rows are cut into stretches and columns into groups, on a fixed grid: each pa
    a task, whatever the number of threads, so that the result has the same bits for
    any. A task walks blocks that fit the first cache (simd/signals.c), and adds each
    to its own columns' statistics of the stretch.
-b) Means and squared deviations of two parts are merged as Chan, Golub & LeVeque
-   (1983, equation 2.1) do, the latter as roots, which stay in the range of a double;
+b) Means and deviations of two parts are merged as Chan, Golub & LeVeque (1983,
+   equation 2.1) do, by roots of their squares, which may leave the range of a double;
    counts add up. Stretches are merged in their order when all are done, and after
    them the rows of the next call: a plan gives a chunk at a time.
 c) A native array with unit stride along its rows is read where it lies. Any other is
@@ -48,7 +48,7 @@ cdef enum:
     STRETCH_ROWS = 4096         # of a task; a multiple of BLOCK_ROWS
     GROUP_COLS = 256            # a multiple of BLOCK_COLS
     MEAN = 0                    # less the shift
-    ROOT = 1
+    STD = 1
     FLAT = 2
     ZERO = 3
     LARGEST = 4
@@ -75,18 +75,18 @@ cdef void merge(
     """Merge the statistics of n_other rows into those of n_into others."""
     cdef double total = <double>n_into + <double>n_other
     cdef double share = <double>n_other / total, d
-    cdef double root_product = sqrt(<double>n_into * share)
+    cdef double own = sqrt(1.0 - share), other_own = sqrt(share)
     cdef Py_ssize_t j
     for j in range(columns):
         if n_into == 0:
             into[j] = other[j]
-            into[ROOT * ld + j] = other[ROOT * ld_other + j]
+            into[STD * ld + j] = other[STD * ld_other + j]
         else:
             d = other[j] - into[j]
             into[j] += d * share
-            into[ROOT * ld + j] = hypot(
-                hypot(into[ROOT * ld + j], other[ROOT * ld_other + j]),
-                fabs(d) * root_product)
+            into[STD * ld + j] = hypot(
+                hypot(own * into[STD * ld + j], other_own * other[STD * ld_other + j]),
+                own * other_own * fabs(d))
         into[FLAT * ld + j] += other[FLAT * ld_other + j]
         into[ZERO * ld + j] += other[ZERO * ld_other + j]
         into[NANS * ld + j] += other[NANS * ld_other + j]
@@ -210,8 +210,8 @@ cdef void rows_of_matrix(
 def observe(double[:, ::1] statistics, A, double low, double high, int n_threads):
     """Fill the (7, n_columns) `statistics` of A, of any real dtype and any strides.
 
-    They are zeros on entry. In their order: mean less a shift, root of the sum of
-    squared deviations from it, values <= low or >= high, zeros, largest magnitude,
+    They are zeros on entry. In their order: mean less a shift, standard deviation
+    (by n), values <= low or >= high, zeros, largest magnitude,
     NaNs, and the shift. A has at least one row.
     """
     cdef Rows rows

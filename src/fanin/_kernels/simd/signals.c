@@ -1,7 +1,7 @@
 /* Design: what the columns of a block of activations or gradients are like
  *
- * a) Of each column: the mean, the root of the sum of squared deviations from it, how
- *    many values are flat (beyond one of two bounds, where an activation's slope is
+ * a) Of each column: the mean, the standard deviation (by n), how many
+ *    values are flat (beyond one of two bounds, where an activation's slope is
  *    next to nothing), are exactly zero, are NaN, and the largest magnitude.
  * b) A block has at most 256 rows of 16 columns, 32 KiB: the second loop, which
  *    needs the mean, finds it in the cache that the first has filled. Memory is read
@@ -12,9 +12,9 @@
  * c) Columns are the lanes of the vectors, so that no sum crosses lanes. Counts are
  *    kept in the type of the values, where they stay below 2^24.
  * d) Squares of doubles may overflow or underflow. That shows in the sum, and such a
- *    column of a block is computed again by powers of two; its root is in range, as
- *    its square would not be.
- * e) A NaN is not flat and not zero, and makes mean and root NaN; nothing is flat
+ *    column of a block is computed again by powers of two. The deviation itself is in
+ *    range, as its square would not be.
+ * e) A NaN is not flat and not zero, and makes mean and deviation NaN; nothing is flat
  *    beyond a bound that is NaN.
  *
  * Cost: some ten operations for each value, read once.

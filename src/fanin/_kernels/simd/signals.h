@@ -7,11 +7,11 @@
 enum {
     FANIN_SIGNAL_ROWS = 256,    /* at most, of a block */
     FANIN_SIGNAL_COLS = 16,
-    FANIN_SIGNAL_STATS = 6      /* mean, root, flat, zero, largest, nan */
+    FANIN_SIGNAL_STATS = 6      /* mean, std, flat, zero, largest, nan */
 };
 
 /* Of n <= 16 columns of `rows` <= 256 rows: out[s * 16 + j] is statistic s of column
- * j: mean less shift[j], root of the sum of squared deviations, counts, magnitude. A
+ * j: mean less shift[j], standard deviation, counts, largest magnitude. A
  * value counts as flat if that in B at its place is <= low or >= high. */
 struct fanin_signals {
     void (*f32)(double *out, const float *A, ptrdiff_t ld, const float *B,

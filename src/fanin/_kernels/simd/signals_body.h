@@ -1,6 +1,6 @@
 /* signals.c for one type T. */
 
-/* Mean and root of one column by powers of two, where squares or sums leave the range
+/* Mean and deviation of one column by powers of two, where squares or sums leave the range
  * of a double. */
 static void ROUTINE(scaled)(double *out, const T *A, ptrdiff_t ld, ptrdiff_t rows,
                             double shift)
@@ -24,7 +24,7 @@ static void ROUTINE(scaled)(double *out, const T *A, ptrdiff_t ld, ptrdiff_t row
         m2 += d * d;
     }
     out[0] = ldexp(mean, exponent + 1);
-    out[COLS] = ldexp(sqrt(m2), exponent + 1);
+    out[COLS] = ldexp(sqrt(m2 / (double)rows), exponent + 1);
 }
 
 static inline void ROUTINE(columns)(
@@ -58,7 +58,7 @@ static inline void ROUTINE(columns)(
     for (ptrdiff_t j = 0; j < n; j++) {
         const double square = m2[j] - rest[j] * rest[j] / (double)rows;
         out[j] = mean[j] + rest[j] / (double)rows;
-        out[COLS + j] = sqrt(square > 0 ? square : m2[j]);
+        out[COLS + j] = sqrt((square > 0 ? square : m2[j]) / (double)rows);
         out[2 * COLS + j] = (double)flat[j];
         out[3 * COLS + j] = (double)zero[j];
         out[4 * COLS + j] = (double)largest[j];
