@@ -647,3 +647,11 @@ def test_wrong_arrays_are_refused(call):
     with pytest.raises(ValueError, match="n_threads must be from 1"):
         call(Z, "tanh", n_threads=0)
     assert (Z == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "here"), [("sigmoid", "logistic"), ("swish", "silu"), ("ReLU", "relu")]
+)
+def test_names_of_other_libraries_are_told(name, here):
+    with pytest.raises(ValueError, match=f"'{name}' is called '{here}' here"):
+        fanin.layers.Dense(3, name)

@@ -802,3 +802,13 @@ def test_a_step_below_the_spacing_takes_the_spacing():
     net, X, y = make()
     report = net.check_gradient(X, y, eps=1e-18)
     assert all(np.isfinite(a).all() for a in report.numeric.values())
+
+
+def test_what_is_no_dense_array_of_numbers_says_how_it_becomes_one():
+    from scipy import sparse
+
+    net = fanin.Network(4, [Dense(2)], loss="squared_error", rng=0)
+    with pytest.raises(TypeError, match=r"a sparse csr_array: X\.toarray\(\) is dense"):
+        net.forward(sparse.csr_array(np.eye(4)))
+    with pytest.raises(TypeError, match=r"X\.astype\(float\) if all are numbers"):
+        net.diagnose(np.eye(4).astype(object))

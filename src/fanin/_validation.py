@@ -34,9 +34,14 @@ def real_array(X: ArrayLike, name: str) -> NDArray[Any]:
             f"NaN is a missing value: {name}.filled(numpy.nan)"
         )
     if kind not in "fiub" or (kind == "f" and array.dtype.itemsize > 8):
+        hint = ""
+        if array.ndim == 0 and hasattr(X, "toarray"):
+            hint = f", a sparse {type(X).__name__}: {name}.toarray() is dense"
+        elif array.ndim and kind == "O":
+            hint = f": {name}.astype(float) if all are numbers"
         raise TypeError(
             f"{name} must be an array of real numbers (bool, integers, float16, "
-            f"float32 or float64); got dtype {array.dtype}"
+            f"float32 or float64); got dtype {array.dtype}{hint}"
         )
     return array
 

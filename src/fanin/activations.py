@@ -398,6 +398,17 @@ NAMED: dict[str, Activation] = {
 }
 
 
+# What other libraries call them.
+ELSEWHERE = {
+    "sigmoid": "logistic",
+    "expit": "logistic",
+    "swish": "silu",
+    "linear": "identity",
+    "ReLU": "relu",
+    "LeakyReLU": "leaky_relu",
+}
+
+
 def get(activation: str | Activation) -> Activation:
     """Return the activation function of this name; an object passes through.
 
@@ -432,6 +443,11 @@ def get(activation: str | Activation) -> Activation:
         raise TypeError(
             "activation must be a name or an object of fanin.activations, Custom(f, "
             f"derivative) of functions of your own; got {check.what(activation)}"
+        )
+    if activation in ELSEWHERE:
+        raise ValueError(
+            f"activation must be one of fanin's names: {activation!r} is called "
+            f"{ELSEWHERE[activation]!r} here"
         )
     return NAMED[check.choice(activation, NAMED, "activation")]
 
