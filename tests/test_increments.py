@@ -73,8 +73,11 @@ def points():
     return np.concatenate([some, [0.0, 1e-9, -1e-9, 25.0, -25.0, 300.0, -300.0]])
 
 
-def increment(name, parameter, z, d):
-    """f(z + d) - f(z) by the kernel: the bias of a layer that spreads to one with f."""
+def increment(name, parameter, z, d, line=False):
+    """f(z + d) - f(z) by the kernel: the bias of a layer that spreads to one with f.
+
+    With another layer behind it the kernel goes along a line, by f's cubic.
+    """
     kernel = Increments(1)
     one = np.ones((1, 1))
     column = np.array([[z]])
@@ -82,6 +85,8 @@ def increment(name, parameter, z, d):
     kernel.linear(one, one, 0, 1)
     kernel.linear(one, one, -1, -1)
     kernel.activation(column, f, name, parameter)
+    if line:
+        kernel.linear(one, one, -1, -1)
     end(kernel, 1)
     return run(kernel, 1, d)
 
@@ -107,8 +112,9 @@ def run(kernel, entry, d):
     return plus[entry] if d > 0 else minus[entry]
 
 
+@pytest.mark.parametrize("line", [False, True])
 @pytest.mark.parametrize(("name", "parameter"), FUNCTIONS)
-def test_an_increment_has_all_digits(name, parameter):
+def test_an_increment_has_all_digits(name, parameter, line):
     """Some roundings of the result, and of the slope's largest part times d.
 
     Where the slope is a difference (1 - a^2 of tanh, a + z a' of silu and gelu) the
@@ -123,7 +129,7 @@ def test_an_increment_has_all_digits(name, parameter):
                 exact = function(mpmath.mpf(z) + mpmath.mpf(d)) - function(
                     mpmath.mpf(z)
                 )
-                found = increment(name, parameter, z, d)
+                found = increment(name, parameter, z, d, line)
                 terms = abs(d) * (1.0 + min(abs(z), 40.0) ** 2 * (name[1:4] == "elu"))
                 size = float(abs(exact))
                 if name in ("tanh", "silu", "gelu", "gelu_tanh"):
@@ -290,23 +296,65 @@ def test_direct_and_increments_agree_within_rounding(seed):
         assert gap <= 100 * np.linalg.norm(error) + 1e-12
 
 
-@pytest.mark.parametrize("n_outputs", [1, 2, 3, 4, 5, 7, 8, 12, 13, 17])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu"])
-def test_few_outputs_are_taken_along(activation, n_outputs):
-    """By a product of its own, along the changes (simd/increments.c, d)."""
-    rng = np.random.default_rng(n_outputs)
-    made = [layers.Dense(n, activation) for n in (9, 37)]
-    net = fanin.Network(
-        6, [*made, layers.Dense(n_outputs)], loss="squared_error", dtype=np.float64,
-        rng=n_outputs,
-    )  # fmt: skip
-    X = rng.standard_normal((11, 6))
-    X[3] = 0.0
-    net.parameters = net.parameters + 0.01  # nothing lies on a kink
-    y = rng.standard_normal((11, n_outputs))
-    report = net.check_gradient(X, y)
-    assert report.verdict == "correct"
-    assert report.relative_error < 1e-13
+def along_a_line_and_not(activation, loss, outputs, scale=1.0):
+    """Return the LossChanges of one function, twice.
+
+    A dropout that drops nothing parts a layer's activation from the next layer's
+    product: no line (simd/increments.c, d) leads through them. The first layer's
+    parameters are divided by `scale`, and the next one's weights multiplied by it.
+    """
+    made = []
+    for apart in (False, True):
+        hidden = [layers.Dense(9, activation), layers.Dense(21, activation)]
+        if apart:
+            hidden.append(layers.Dropout(0.0))
+        net = fanin.Network(
+            6, [*hidden, layers.Dense(outputs)], loss=loss, dtype=np.float64, rng=1
+        )
+        rng = np.random.default_rng(outputs)
+        theta = net.parameters + 0.01 * rng.normal(size=net.n_parameters)
+        theta[: 7 * 9] /= scale
+        theta[7 * 9 : 16 * 9] *= scale
+        net.parameters = theta
+        X = rng.standard_normal((70, 6))
+        X[3] = 0.0
+        y = rng.integers(0, outputs, 70)
+        if loss == "squared_error":
+            y = rng.standard_normal((70, outputs))
+        made.append(changes_of(net, X, y)[0])
+    return made
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy"])
+@pytest.mark.parametrize("outputs", [2, 3, 8, 17, 33])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "leaky_relu", "selu", "gelu"])
+def test_changes_along_a_line_are_those_one_by_one(activation, outputs, loss):
+    """From steps of which all are tiny to such of which none is, kinks included."""
+    line, single = along_a_line_and_not(activation, loss, outputs)
+    kinks = 0
+    for eps in (1e-12, 1e-7, 3e-6, 3e-5, 1e-3):
+        step = np.full(line.theta.size, eps)
+        found, wanted = line.run(step, 1), single.run(step, 1)
+        size = np.abs(wanted[0]) + np.sqrt(np.mean(wanted[0] ** 2))
+        for one, other in zip(found[:2], wanted[:2], strict=True):
+            assert (np.abs(one - other) <= 200 * EPS * size).all()
+        np.testing.assert_array_equal(found[2], wanted[2])
+        np.testing.assert_array_equal(found[3], wanted[3])
+        kinks += int(found[3].sum())
+    assert (kinks > 0) == (activation in ("relu", "leaky_relu", "selu"))
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale"), [("tanh", 1e150), ("relu", 1e150), ("relu", 1e-150)]
+)
+def test_weights_of_any_size_go_along_a_line(activation, scale):
+    """Their cubes have no double; the arguments of the functions are ordinary."""
+    line, single = along_a_line_and_not(activation, "squared_error", 3, scale)
+    step = 1e-7 * np.abs(line.theta)
+    found, wanted = line.run(step, 1), single.run(step, 1)
+    for one, other in zip(found[:2], wanted[:2], strict=True):
+        assert np.count_nonzero(other) > 0.9 * other.size
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=0)
 
 
 # --- kinks --------------------------------------------------------------------------

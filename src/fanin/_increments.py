@@ -84,6 +84,10 @@ class Stretch:
     kernel: Increments = field(init=False)
 
 
+# Changes up, changes down, distances of the points, kinks that were passed.
+Changes = tuple[Array, Array, Array, NDArray[np.bool_]]
+
+
 class LossChanges:
     """The changes of the loss under changes of single parameters.
 
@@ -305,37 +309,40 @@ class LossChanges:
             chosen[selected] = True
         stretch = self.stretches[0]
         size = min(s.kernel.task_size for s in self.stretches)
-        entries, counts = [], []
+        entries = np.empty(self.theta.size, np.intp)
+        total, counts = 0, [np.empty(0, np.intp)]
         for step in stretch.steps:
-            n = step.out.shape[1]
-            groups = []
+            n, weights = step.out.shape[1], 0
             if step.weight >= 0:
-                n_in = step.n_in if step.kind == "dense" else 1
-                where = np.arange(step.weight, step.weight + n_in * n)
-                groups.append(where.reshape(n_in, n).T)
-            if step.bias >= 0:
-                groups.append(np.arange(step.bias, step.bias + n)[:, None])
-            if not groups:
+                weights = step.n_in if step.kind == "dense" else 1
+            if weights == 0 and step.bias < 0:
                 continue
-            table = np.concatenate(groups, axis=1)  # a row for each output column
+            # A row for each output column.
+            row = weights + (step.bias >= 0)
+            table = entries[total : total + n * row].reshape(n, row)
+            np.add(
+                np.arange(step.weight, step.weight + n)[:, None],
+                n * np.arange(weights),
+                out=table[:, :weights],
+            )
+            if step.bias >= 0:
+                table[:, -1] = np.arange(step.bias, step.bias + n)
             if chosen is None:
-                entries.append(table.ravel())
-                counts.append(np.full(n, table.shape[1]))
+                total += table.size
+                counts.append(np.full(n, row))
             else:
                 mask = chosen[table]
-                entries.append(table[mask])
+                some = table[mask]
+                entries[total : total + some.size] = some
+                total += some.size
                 counts.append(mask.sum(axis=1))
-        if not entries:
-            return np.empty(0, np.intp), np.zeros(1, np.intp)
         count = np.concatenate(counts)
         pieces = -(-count // size)
         # Equal pieces of each column.
         start = np.repeat(np.cumsum(count) - count, pieces)
         number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         bounds = start + number * np.repeat(count, pieces) // np.repeat(pieces, pieces)
-        total = int(count.sum())
-        order = np.concatenate(entries).astype(np.intp, copy=False)
-        return order, np.append(bounds, total)
+        return entries[:total], np.append(bounds, total)
 
     def run(
         self,
@@ -344,18 +351,21 @@ class LossChanges:
         selected: NDArray[np.intp] | None = None,
         progress: Tell | None = None,
         representable: bool = True,
-    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+        into: Changes | None = None,
+    ) -> Changes:
         """Return the changes of the loss under +step and -step.
 
         Of every entry, or those that are `selected`: changes up, changes down, the
         distance of the two points (NaN for entries left out), and whether a kink was
         passed. The points are numbers of the machine, unless not `representable`: a
-        change knows no point, and its step may be smaller than their spacing.
+        change knows no point, and its step may be smaller than their spacing. `into`
+        is what was returned for other entries, to be filled in.
         """
         n = self.theta.size
         theta = self.theta if representable else np.zeros(n)
-        plus, minus, span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
-        crossed = np.zeros(n, np.uint8)
+        if into is None:
+            into = np.zeros(n), np.zeros(n), np.full(n, np.nan), np.zeros(n, np.bool_)
+        plus, minus, span, crossed = into
         entries, bounds = self._tasks(selected)
         first, n_tasks, some = 0, bounds.size - 1, 16 * n_threads
         if progress is None:
@@ -374,25 +384,31 @@ class LossChanges:
                     plus,
                     minus,
                     span,
-                    crossed,
+                    crossed.view(np.uint8),
                     n_threads,
                 )
             seconds = max(time.perf_counter() - start, 1e-6)
-            if progress is not None and progress(int(bounds[last] - bounds[first])):
+            n_done, first = int(bounds[last] - bounds[first]), last
+            if progress is not None and progress(n_done):
                 break
-            first = last
             some = max(n_threads, int(some * min(4.0, SLICE / seconds)))
-        self._penalize(theta, step, plus, minus)
-        left_out = np.isnan(span)
-        plus[left_out] = minus[left_out] = 0.0
-        return plus, minus, span, crossed.astype(np.bool_)
+        self._penalize(entries[: bounds[first]], theta, step, plus, minus)
+        return into
 
-    def _penalize(self, origin: Array, step: Array, plus: Array, minus: Array) -> None:
+    def _penalize(
+        self,
+        entries: NDArray[np.intp],
+        origin: Array,
+        step: Array,
+        plus: Array,
+        minus: Array,
+    ) -> None:
         """Add the changes of l2 / 2 |W|^2; steps are those of numbers at `origin`."""
         for at in self.stretches[0].steps:
             if at.l2 != 0.0:
                 assert at.W is not None
-                where = slice(at.weight, at.weight + at.W.size)
+                inside = (at.weight <= entries) & (entries < at.weight + at.W.size)
+                where = entries[inside]
                 theta = self.theta[where]
                 for changes, sign in ((plus, 1.0), (minus, -1.0)):
                     h = (origin[where] + sign * step[where]) - origin[where]

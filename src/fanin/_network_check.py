@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,8 @@ THRESHOLDS = {
 CLOSER = 2.0**-20
 # The most that an estimate of rounding may say, in last digits of the whole gradient.
 MOST_DIGITS = 64.0
+# Entries that are gone through at once, so that what they need stays in the cache.
+PIECE = 1 << 14
 # Entries that are looked at closer before it is said that a whole array differs.
 AGAIN = 64
 
@@ -73,6 +76,7 @@ def check_network(
     thresholds = check_thresholds(thresholds)
     generator = check.generator(rng)
     array, targets = net._batch(X, y)
+    own = gradient is None
     if gradient is None:
         # On one thread, as all passes of a check: the report's bits then do not
         # depend on the number of threads.
@@ -89,7 +93,7 @@ def check_network(
     at = _Point(net, array, targets, weights, training)
     base = at.loss()
     named = net.unflatten(at.theta), net.unflatten(np.asarray(gradient))
-    parameters = Parameters(named[0])
+    parameters = Parameters(named[0], perturbed=False)
     work = Work(
         Selection(indices, parameters, generator),
         None if time_limit is None else start + time_limit,
@@ -99,8 +103,17 @@ def check_network(
     changes = LossChanges(at.case(), at.theta) if math.isfinite(base) else None
     status = np.zeros(parameters.size, np.int8)
     if changes is not None and changes.exact and method == "increments":
+        vector = gradient
+        if not own:
+            vector, _ = flatten_gradient(named[1], parameters, "gradient")
         one = IncrementsCheck(
-            changes, at, parameters, named[1], eps, thresholds, threads
+            changes,
+            at,
+            parameters,
+            np.asarray(vector, np.float64),
+            eps,
+            thresholds,
+            threads,
         )
         report = one.run(work, float(np.finfo(net.dtype).eps), base)
     else:
@@ -364,6 +377,10 @@ def _rounded(
     return differences
 
 
+def _last_digits(analytic: Array, digit: float) -> Array:
+    return digit * np.abs(analytic)
+
+
 class IncrementsCheck:
     """A check by changes of the loss that know all their digits."""
 
@@ -372,7 +389,7 @@ class IncrementsCheck:
         changes: LossChanges,
         at: _Point,
         parameters: Parameters,
-        gradient: Any,
+        gradient: Array,
         eps: float,
         thresholds: tuple[float, float],
         n_threads: int,
@@ -380,8 +397,10 @@ class IncrementsCheck:
         self.changes, self.at, self.eps = changes, at, eps
         self.thresholds, self.n_threads = thresholds, n_threads
         self.parameters, n = parameters, parameters.size
-        self.analytic, _ = flatten_gradient(gradient, parameters, "gradient")
-        self.step = eps * np.maximum(1.0, np.abs(parameters.vector))
+        self.analytic = gradient
+        self.step = np.abs(parameters.vector)
+        np.maximum(self.step, 1.0, out=self.step)
+        self.step *= eps
         self.status = np.zeros(n, np.int8)
         self.plus, self.minus, self.span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
         self.crossed = np.zeros(n, np.bool_)
@@ -397,17 +416,22 @@ class IncrementsCheck:
             self._leave_kinks()
         # At best an entry is known to its last digit. What rounding leaves of terms
         # that cancel is first measured, then estimated from their sizes.
-        with np.errstate(invalid="ignore", over="ignore"):
-            self.numeric = (self.plus - self.minus) / self.span
-            self.error = (digit + EPS64) * np.abs(self.analytic)
-            near = np.abs(self.numeric - self.analytic)
-            near = near <= self.thresholds[0] * np.abs(self.analytic)
+        self.numeric = np.empty_like(self.plus)
+        near = True
+        for first in range(0, self.numeric.size, PIECE):
+            here = slice(first, first + PIECE)
+            x, a = self.numeric[here], self.analytic[here]
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.subtract(self.plus[here], self.minus[here], out=x)
+                x /= self.span[here]
+                agrees = np.abs(x - a) <= self.thresholds[0] * np.abs(a)
+            near = near and bool((agrees | ~self.checked[here]).all())
         self.notes += work.notes(self.checked)
-        clean = not self.status.any() and bool((near | ~self.checked).all())
-        report = self._report(clean)
+        self.error: Any = partial(_last_digits, self.analytic, digit + EPS64)
+        report = self._report(clean=near and not self.status.any())
         if report.ok:
             return report
-        self.error = self.error + self.at.gradient_noise()
+        self.error = self.error() + self.at.gradient_noise()
         report = self._report()
         if report.verdict in ("wrong", "suspicious"):
             # (The estimate knows no correlations: behind normalizations of two or
@@ -424,17 +448,13 @@ class IncrementsCheck:
         return report
 
     def _compute(self, entries: Entries | None, tell: Tell | None) -> None:
-        plus, minus, span, crossed = self.changes.run(
-            self.step, self.n_threads, entries, tell
+        self.changes.run(
+            self.step,
+            self.n_threads,
+            entries,
+            tell,
+            into=(self.plus, self.minus, self.span, self.crossed),
         )
-        done = np.isfinite(span)
-        if done.all():
-            self.plus, self.minus, self.crossed = plus, minus, crossed
-            self.span[...] = span  # (`work` looks at this one)
-            return
-        self.plus[done], self.minus[done] = plus[done], minus[done]
-        self.span[done] = span[done]
-        self.crossed |= crossed
 
     def _report(self, clean: bool = False) -> GradientReport:
         blocks = self.parameters.blocks
@@ -444,9 +464,11 @@ class IncrementsCheck:
             [(block.name, block.where, block.shape) for block in blocks],
             eps=self.eps,
             thresholds=self.thresholds,
-            step=self.span / 2,
-            f_plus=self.base + self.plus,
-            f_minus=self.base + self.minus,
+            span=self.span,
+            f_plus=self.plus,
+            f_minus=self.minus,
+            f_base=self.base,
+            copy=False,
             error_estimate=self.error,
             status=self.status,
             checked=None if self.checked.all() else self.checked,

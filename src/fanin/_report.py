@@ -51,7 +51,7 @@ __all__ = [
 _MADE_LATER = frozenset(
     (
         *("relative_error", "_said", "_blocks", "_excess", "_ratio", "_score"),
-        *("_wrong", "_error"),
+        *("_wrong", "_error", "_step", "_f_plus", "_f_minus"),
     )
 )
 
@@ -130,6 +130,9 @@ class GradientReport:
     _step: NDArray[np.float64]
     _f_plus: NDArray[np.float64]
     _f_minus: NDArray[np.float64]
+    _apart: NDArray[np.float64]
+    _changes: tuple[NDArray[np.float64], NDArray[np.float64]]
+    _f_base: float
     _error: NDArray[np.float64]
     _status: NDArray[np.int8]
     _excess: NDArray[np.float64]
@@ -173,6 +176,8 @@ class GradientReport:
         step: ArrayLike | None = None,
         f_plus: ArrayLike | None = None,
         f_minus: ArrayLike | None = None,
+        span: NDArray[np.float64] | None = None,
+        f_base: float | None = None,
         error_estimate: ArrayLike | Callable[[], NDArray[np.float64]] | None = None,
         status: NDArray[np.int8] | None = None,
         deterministic: bool = True,
@@ -184,6 +189,7 @@ class GradientReport:
         directions: Sequence[DirectionRecord] = (),
         clean: bool = False,
         unknown: bool = False,
+        copy: bool = True,
         elapsed: float = 0.0,
     ) -> GradientReport:
         """Judge two gradients given as flat vectors.
@@ -198,6 +204,10 @@ class GradientReport:
             As in `fanin.check_gradient`.
         step, f_plus, f_minus : (n,) float64 or float, optional
             Shown in the records; `step` defaults to `eps`, the others to NaN.
+        span : (n,) float64, optional
+            Twice the `step`.
+        f_base : float, optional
+            What `f_plus` and `f_minus` are changes of.
         error_estimate : (n,) float64, float or function that returns it, optional
             The typical rounding error of each difference ``numeric - analytic``.
             By default that of a central difference of float64 values of the size of
@@ -225,20 +235,30 @@ class GradientReport:
             "correct", and the tables are made when they are asked for.
         unknown : bool
             An array that was to be checked was not: the verdict is not "correct".
+        copy : bool
+            False for gradients that nobody changes any more.
         """
         self = object.__new__(cls)
-        a = np.array(analytic, dtype=np.float64)
-        x = np.array(numeric, dtype=np.float64)
+        a = np.array(analytic, np.float64, copy=copy or None)
+        x = np.array(numeric, np.float64, copy=copy or None)
         n = a.size
         self._unchecked_analytic, self._checked = a, checked
         if checked is not None:
             # As if both were zero where nothing is known: that bears on no norm.
             a, x = np.where(checked, a, 0.0), np.where(checked, x, 0.0)
         self._analytic, self._numeric = a, x
-        self._step = _vector(eps if step is None else step, n)
+        # (Some are made of others when they are asked for.)
+        if span is not None:
+            self._apart = span
+        else:
+            self._step = _vector(eps if step is None else step, n)
         nan = math.nan
-        self._f_plus = _vector(nan if f_plus is None else f_plus, n)
-        self._f_minus = _vector(nan if f_minus is None else f_minus, n)
+        up = _vector(nan if f_plus is None else f_plus, n)
+        down = _vector(nan if f_minus is None else f_minus, n)
+        if f_base is None:
+            self._f_plus, self._f_minus = up, down
+        else:
+            self._f_base, self._changes = f_base, (up, down)
         if error_estimate is None:
             if f_plus is None or f_minus is None:
                 error_estimate = 0.0
@@ -278,6 +298,11 @@ class GradientReport:
         if name in _MADE_LATER and "_notes" in self.__dict__:
             if name == "_error":
                 self._make_error()
+            elif name == "_step":
+                self._step = self._apart / 2
+            elif name in ("_f_plus", "_f_minus"):
+                up, down = self._changes
+                self._f_plus, self._f_minus = self._f_base + up, self._f_base + down
             else:
                 self._judge()
             return self.__dict__[name]

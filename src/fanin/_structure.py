@@ -190,7 +190,10 @@ def _check_aliases(arrays: list[tuple[str, NDArray[Any]]]) -> None:
 class Parameters:
     """A structure of parameters that can be perturbed in place, entry by entry."""
 
-    def __init__(self, structure: Any, root: str = "params") -> None:
+    def __init__(
+        self, structure: Any, root: str = "params", perturbed: bool = True
+    ) -> None:
+        """`perturbed`: whether arrays will be, and so have to be kept for `restore`."""
         self.structure = structure
         self.blocks: list[Block] = []
         self.slots: list[Slots] = []
@@ -225,12 +228,14 @@ class Parameters:
         if self.size == 0:
             raise ValueError(f"{root} holds no entries: there is nothing to check")
         _check_aliases(whole)
-        self._saved = [None if a is None else a.copy(order="K") for a in self._arrays]
+        self._saved: list[NDArray[Any] | None] = []
+        if perturbed:
+            self._saved = [a if a is None else a.copy(order="K") for a in self._arrays]
         self.vector = np.empty(self.size)
-        for block, saved, home in zip(
-            self.blocks, self._saved, self._homes, strict=True
+        for block, array, home in zip(
+            self.blocks, self._arrays, self._homes, strict=True
         ):
-            self.vector[block.where] = home[2] if saved is None else saved.ravel()
+            self.vector[block.where] = home[2] if array is None else array.ravel()
 
     def _add(
         self,

@@ -16,11 +16,15 @@ c) A task is up to so many parameters of one output column, both ways; their cha
    task stays in the cache and a sample that a change does not reach (a zero in X,
    a ReLU that is off) costs nothing; all samples at once where a batch normalization
    lies ahead. Each task adds to entries of its own: its bits depend on no thread.
-d) A function of the user's has no formula: f(z + d) - f(z), with its rounding.
+d) Of two dense layers with an activation between them all small changes of a column
+   go along a line (simd/increments.c, d): the second product is made once for a column
+   and its samples, not for each change, and kept for the column's next task.
+e) A function of the user's has no formula: f(z + d) - f(z), with its rounding.
 
 Cost for P weights of n_in x n_out before layers of n_1, n_2, ... outputs and m
-samples: 2 P m (10 n_1 + 2 n_1 n_2 + ...) operations, beside 4 m P^2 of whole passes;
-for each thread two rows of the widest layer for each change of a task.
+samples: along a line 16 P m n_2 operations and 6 n_out m n_1 n_2, one by one
+2 P m (10 n_1 + 2 n_1 n_2 + ...), beside 4 m P^2 of whole passes. For each thread
+three rows of the widest layer for each change of a task, and six for each sample.
 """
 from libc.math cimport INFINITY, nextafter
 from libc.stdint cimport int64_t
@@ -32,7 +36,7 @@ cimport numpy as cnp
 import numpy as np
 
 from ._activations cimport (
-    IDENTITY, Activation, activation_forward, activation_init)
+    IDENTITY, LEAKY_RELU, RELU, Activation, activation_forward, activation_init)
 from ._blas cimport gemm
 from ._custom cimport Pair
 from ._losses cimport LossFunction, LossSum, loss_forward, loss_init
@@ -49,6 +53,7 @@ cdef extern from "increments.h" nogil:
         POISSON "FANIN_DELTA_POISSON"
         LOGIT "FANIN_DELTA_LOGIT"
         SOFTMAX "FANIN_DELTA_SOFTMAX"
+        LINE "FANIN_LINE"
     struct fanin_increments:
         void (*tables)(
             double *t, Py_ssize_t stride, const double *z, Py_ssize_t n,
@@ -61,15 +66,28 @@ cdef extern from "increments.h" nogil:
             double *D, Py_ssize_t ld, const double *c, Py_ssize_t rows,
             const double *w, Py_ssize_t cols, const double *t, Py_ssize_t stride,
             int activation, double parameter, unsigned char *crossed) noexcept nogil
-        bint (*spread_product)(
-            double *out, const double *c, Py_ssize_t rows, const double *w,
-            Py_ssize_t cols, const double *t, Py_ssize_t stride, int activation,
-            double parameter, const double *W, Py_ssize_t outputs) noexcept nogil
-        bint (*spread_softmax)(
-            double *out, const double *c, Py_ssize_t rows, const double *w,
-            Py_ssize_t cols, const double *t, Py_ssize_t stride, int activation,
-            double parameter, const double *W, Py_ssize_t outputs, const double *p,
-            const double *target, double sum, Py_ssize_t reference) noexcept nogil
+        void (*cubics)(
+            double *q, Py_ssize_t stride, const double *t, Py_ssize_t t_stride,
+            Py_ssize_t n, int activation, double parameter) noexcept nogil
+        double (*largest)(const double *x, Py_ssize_t n) noexcept nogil
+        double (*line_scale)(const double *w, Py_ssize_t n) noexcept nogil
+        double (*line_reach)(
+            const double *z, const double *w, Py_ssize_t n, double scale,
+            int activation) noexcept nogil
+        void (*line_powers)(
+            double *G, Py_ssize_t stride, const double *q, Py_ssize_t q_stride,
+            const double *w, Py_ssize_t n, double scale, int order) noexcept nogil
+        void (*line_rows)(
+            double *out, const double *c, Py_ssize_t rows, double scale,
+            const double *P, Py_ssize_t stride, Py_ssize_t outputs, int order
+            ) noexcept nogil
+        void (*line_softmax)(
+            double *out, const double *c, Py_ssize_t rows, double scale,
+            const double *P, Py_ssize_t stride, Py_ssize_t outputs, int order,
+            const double *p, const double *target, double sum) noexcept nogil
+        double (*line_limit)(
+            const double *P, Py_ssize_t stride, Py_ssize_t outputs, int order
+            ) noexcept nogil
         void (*norm)(
             double *D, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t cols,
             const double *xhat, double rstd, int centred) noexcept nogil
@@ -100,6 +118,7 @@ cdef enum Kind:
 cdef enum:
     TASK = 32                   # parameters, at most, that a task perturbs
     BUFFER = 1 << 18            # values of a thread's rows, about, where samples mix
+    BLOCK = 64                  # samples whose lines are made at once
 
 LOSSES = {
     "squared": SQUARED, "slopes": SLOPES, "huber": HUBER, "poisson": POISSON,
@@ -119,6 +138,7 @@ cdef struct Stage:
     const double *t             # tables (m, n_out)
     const double *t_columns
     Py_ssize_t stride           # from one table to the next
+    const double *cubics        # of an activation between two dense layers, or NULL
     Py_ssize_t row_stride       # 0 for one row that serves all samples
     const double *rstd          # of rows or columns
     bint centred
@@ -128,6 +148,14 @@ cdef struct Worker:
     double *rows                # (samples x changes, widest), twice
     double *other
     double *scratch
+    double *powers              # (order x samples, widest)
+    double *lines               # likewise: the cubics of a column, see spread_lines
+    double *reach               # of the samples of a block
+    double scale
+    int order
+    int lines_of                # their stage, column and first sample, if not -1
+    Py_ssize_t lines_k
+    Py_ssize_t lines_first
     double *c
     double *out
     double *change              # of the loss, for each change of the task
@@ -279,72 +307,152 @@ cdef int after_spread(const Job *job, int at) noexcept nogil:
     return 1
 
 
-cdef bint softmax_at_once(
-    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t sample, Py_ssize_t active
-) noexcept nogil:
-    """Fill w.out with the changes of a softmax's loss, if what is left allows it."""
+cdef int line_ends(const Job *job, int at) noexcept nogil:
+    """The stage up to which the changes of a column go along a line, or `at`."""
     cdef const Stage *s = &job.stages[at]
-    cdef Py_ssize_t n = job.n_outputs, place = sample * n
-    cdef const double *p = job.t + place
-    cdef int left = job.n_stages - at
-    if (job.loss != SOFTMAX or job.custom.custom != NULL or s.kind != LINEAR
-            or left != 1 and (
-                left != 3 or after_spread(job, at) != 2 or (s + 2).kind != LINEAR)):
-        return False
-    if left == 1:
-        return kernels.spread_softmax(
-            w.out, w.c, active, s.W + k * n, n, NULL, 0, IDENTITY, 0.0, NULL, n, p,
-            p + job.stride, job.sums[sample], job.reference[sample])
-    return kernels.spread_softmax(
-        w.out, w.c, active, s.W + k * s.n_out, s.n_out, (s + 1).t + sample * s.n_out,
-        (s + 1).stride, (s + 1).f.code, (s + 1).f.parameter, (s + 2).W, n, p,
-        p + job.stride, job.sums[sample], job.reference[sample])
+    if (at + 3 <= job.n_stages and s.kind == LINEAR and (s + 1).kind == ELEMENTS
+            and (s + 1).cubics != NULL):
+        return at + 3
+    if at + 1 == job.n_stages and s.kind == LINEAR and job.loss == SOFTMAX:
+        return at + 1
+    return at
 
 
-cdef Py_ssize_t spread(
-    Job *job, Worker *w, int *at_, Py_ssize_t k, Py_ssize_t sample,
-    Py_ssize_t samples, Py_ssize_t n_changes
+cdef void spread_lines(
+    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t first, Py_ssize_t count
 ) noexcept nogil:
-    """Make rows of the column at some samples; returns how many rows a sample has.
+    """The outputs at line_ends(job, at), for some samples, as cubics of the column.
 
-    For one sample those changes that reach it; of several, all. at_[0] is moved past
-    the stages that are done, or beyond the last if the losses are done as well.
+    Those of a softmax less that of the reference.
     """
-    cdef int at = at_[0]
     cdef const Stage *s = &job.stages[at]
-    cdef Py_ssize_t m = job.m, n = s.n_out, i, v, active = 0, row
+    cdef const Stage *f = s + 1
+    cdef Py_ssize_t i, j, p, n = s.n_out, outputs = n
+    cdef const double *weights = s.W + k * n
+    cdef int end = line_ends(job, at)
+    cdef double *P
+    cdef double shift
+    if w.lines_of == at and w.lines_k == k and w.lines_first == first:
+        return
+    w.lines_of = at
+    w.lines_k = k
+    w.lines_first = first
+    if end == at + 1:
+        w.order = 1
+        w.scale = 1.0
+        for i in range(count):
+            w.reach[i] = INFINITY
+            for j in range(n):
+                w.lines[i * n + j] = weights[j]
+    else:
+        outputs = (s + 2).n_out
+        w.order = 1 if f.f.code in (RELU, LEAKY_RELU) else 3
+        w.scale = kernels.line_scale(weights, n)
+        for i in range(count):
+            w.reach[i] = kernels.line_reach(
+                f.t + (first + i) * n, weights, n, w.scale, f.f.code)
+            kernels.line_powers(
+                w.powers + i * n, count * n, f.cubics + (first + i) * n, f.stride,
+                weights, n, w.scale, w.order)
+        gemm(w.lines, outputs, w.powers, n, False, (s + 2).W, outputs, False,
+             w.order * count, outputs, n, 1.0, 0.0)
+    if end == job.n_stages and job.loss == SOFTMAX:
+        for i in range(count):
+            for p in range(w.order):
+                P = w.lines + (p * count + i) * outputs
+                shift = P[job.reference[first + i]]
+                for j in range(outputs):
+                    P[j] -= shift
+            P = w.lines + i * outputs
+            w.reach[i] = min(w.reach[i], kernels.line_limit(
+                P, count * outputs, outputs, w.order))
+
+
+cdef int go_along_line(
+    Job *job, Worker *w, int at, Py_ssize_t sample, Py_ssize_t count, Py_ssize_t active
+) noexcept nogil:
+    """Take a sample's changes along the lines made of `count` samples.
+
+    Returns the stage whose inputs w.rows has then; n_stages + 1 if w.out has the
+    losses; `at`, with nothing done, where the lines do not reach.
+    """
+    cdef int end = line_ends(job, at)
+    cdef Py_ssize_t outputs = job.stages[end - 1].n_out, i = sample - w.lines_first
+    cdef Py_ssize_t stride = count * outputs
+    cdef const double *P = w.lines + i * outputs
+    cdef const double *p = job.t + sample * job.n_outputs
+    if not kernels.largest(w.c, active) * w.scale < w.reach[i]:
+        return at
+    if end == job.n_stages and job.loss == SOFTMAX:
+        kernels.line_softmax(
+            w.out, w.c, active, w.scale, P, stride, outputs, w.order, p,
+            p + job.stride, job.sums[sample])
+        return end + 1
+    kernels.line_rows(w.rows, w.c, active, w.scale, P, stride, outputs, w.order)
+    return end
+
+
+cdef Py_ssize_t gather(
+    Job *job, Worker *w, Py_ssize_t sample, Py_ssize_t n_changes
+) noexcept nogil:
+    """Those changes of the column that reach a sample: how many they are."""
+    cdef Py_ssize_t v, m = job.m, active = 0
+    cdef const double *column = w.column + sample
+    cdef Py_ssize_t *which = w.active
+    cdef double *c = w.c
+    for v in range(n_changes):
+        c[v] = column[v * m]
+        which[v] = v
+        active += c[v] != 0.0
+    if 0 < active < n_changes:
+        active = 0
+        for v in range(n_changes):
+            c[active] = column[v * m]
+            which[active] = v
+            active += c[active] != 0.0
+    return active
+
+
+cdef void add_losses(
+    Job *job, Worker *w, Py_ssize_t sample, Py_ssize_t active, Py_ssize_t n_changes
+) noexcept nogil:
+    """Add w.out, the changes of a sample's loss, to those of the task."""
+    cdef double weight = job.weight[sample]
+    cdef const double *out = w.out
+    cdef double *change = w.change
+    cdef Py_ssize_t v
+    if active == n_changes:
+        for v in range(active):
+            change[v] += weight * out[v]
+    else:
+        for v in range(active):
+            change[w.active[v]] += weight * out[v]
+
+
+cdef void spread(
+    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t sample, Py_ssize_t samples,
+    Py_ssize_t active
+) noexcept nogil:
+    """Make rows of the column's changes, through after_spread(job, at) stages.
+
+    Of one sample those that were gathered; of several, all.
+    """
+    cdef const Stage *s = &job.stages[at]
+    cdef Py_ssize_t m = job.m, n = s.n_out, i, v, row
     cdef const Stage *next = NULL
     cdef const double *t = NULL
     cdef int code = IDENTITY
     cdef double parameter = 0.0
     cdef Py_ssize_t stride = 0
-    at_[0] = at + after_spread(job, at)
-    if at_[0] == at + 2:
+    if after_spread(job, at) == 2:
         # At once through the activation, while a row is in the L1 cache.
         next = s + 1
         stride = next.stride
         code = next.f.code
         parameter = next.f.parameter
-    if samples == 1:
-        for v in range(n_changes):
-            if w.column[v * m + sample] != 0.0:
-                w.active[active] = v
-                w.c[active] = w.column[v * m + sample]
-                active += 1
-    else:
-        active = n_changes
-    if samples == 1 and active > 0 and softmax_at_once(job, w, at, k, sample, active):
-        at_[0] = job.n_stages + 1
-        return active
-    if (next != NULL and samples == 1 and active > 0 and at + 2 < job.n_stages
-            and (s + 2).kind == LINEAR and kernels.spread_product(
-                w.rows, w.c, active, s.W + k * n, n, next.t + sample * n, stride, code,
-                parameter, (s + 2).W, (s + 2).n_out)):
-        at_[0] = at + 3
-        return active
     for i in range(samples):
         if samples > 1:
-            for v in range(n_changes):
+            for v in range(active):
                 w.active[v] = v
                 w.c[v] = w.column[v * m + sample + i]
         memset(w.crossed_row, 0, active)
@@ -360,14 +468,13 @@ cdef Py_ssize_t spread(
             memset(w.rows + i * active * n, 0, active * n * sizeof(double))
             for row in range(active):
                 w.rows[(i * active + row) * n + k] = w.c[row]
-    return active
 
 
 cdef void walk_rows(
     Job *job, Worker *w, int at, Py_ssize_t sample, Py_ssize_t samples,
-    Py_ssize_t active
+    Py_ssize_t active, Py_ssize_t n_changes
 ) noexcept nogil:
-    """Take the rows of some samples from a stage on to the loss."""
+    """Take the rows of some samples from a stage on to the loss, and add that."""
     cdef const Stage *s
     cdef Py_ssize_t i, v, j, n = job.n_outputs, rows = samples * active
     cdef const double *factor
@@ -407,11 +514,10 @@ cdef void walk_rows(
         at += 1
     for i in range(samples):
         memset(w.crossed_row, 0, active)
-        if at == job.n_stages:
-            losses(job, w, w.rows + i * active * n, n, active, sample + i, -1,
-                   w.crossed_row)
+        losses(job, w, w.rows + i * active * n, n, active, sample + i, -1,
+               w.crossed_row)
+        add_losses(job, w, sample + i, active, n_changes)
         for v in range(active):
-            w.change[w.active[v]] += job.weight[sample + i] * w.out[v]
             w.crossed[w.active[v]] |= w.crossed_row[v]
 
 
@@ -421,7 +527,7 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef Worker *w = &job.workers[worker]
     cdef Py_ssize_t start = job.bounds[job.first + index]
     cdef Py_ssize_t count = job.bounds[job.first + index + 1] - start
-    cdef Py_ssize_t n_changes = 2 * count, m = job.m, e, i, k = 0, v, samples, active
+    cdef Py_ssize_t n_changes = 2 * count, m = job.m, e, i, k = 0, v, active, block = 0
     cdef Py_ssize_t entry = job.entries[start]
     cdef const Stage *s
     cdef const double *source
@@ -463,15 +569,27 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
             losses(job, w, w.column + i, m, n_changes, i, k, w.crossed)
             for v in range(n_changes):
                 w.change[v] += job.weight[i] * w.out[v]
+    elif mixes(job, at):
+        spread(job, w, at, k, 0, m, n_changes)
+        walk_rows(job, w, at + after_spread(job, at), 0, m, n_changes, n_changes)
     else:
-        samples = m if mixes(job, at) else 1
-        i = 0
-        while i < m:
+        for i in range(m):
             past = at
-            active = spread(job, w, &past, k, i, samples, n_changes)
-            if active > 0:
-                walk_rows(job, w, past, i, samples, active)
-            i += samples
+            if line_ends(job, at) > at and i % BLOCK == 0:
+                block = min(<Py_ssize_t>BLOCK, m - i)
+                spread_lines(job, w, at, k, i, block)
+            active = gather(job, w, i, n_changes)
+            if active == 0:
+                continue
+            if block > 0:
+                past = go_along_line(job, w, at, i, block, active)
+            if past == at:
+                spread(job, w, at, k, i, 1, active)
+                past = at + after_spread(job, at)
+            if past <= job.n_stages:
+                walk_rows(job, w, past, i, 1, active, n_changes)
+            else:
+                add_losses(job, w, i, active, n_changes)
             if job.call.stopped:
                 break
     for e in range(count):
@@ -536,6 +654,14 @@ cdef class Increments:
     ):
         """A W + b: offsets in theta; A is the input."""
         cdef Stage *s = self.append(LINEAR, W.shape[0], W.shape[1])
+        cdef Stage *f = s - 1
+        cdef double[:, ::1] q
+        if (self.job.n_stages > 2 and f.kind == ELEMENTS and f.f.custom == NULL
+                and (f - 1).kind == LINEAR):
+            q = np.empty((3 * self.job.m, f.n_out))
+            kernels.cubics(
+                &q[0, 0], f.stride, f.t, f.stride, f.stride, f.f.code, f.f.parameter)
+            f.cubics = self.keep(q)
         s.W = self.keep(W)
         s.source = self.keep(np.ascontiguousarray(np.asarray(A).T))
         s.weight = weight
@@ -651,9 +777,12 @@ cdef class Increments:
         of both points, `crossed` a 1 where a kink was passed.
         """
         cdef Job *job = &self.job
-        cdef Py_ssize_t changes = 2 * self.task_size
+        # (Room for a multiple of LINE.)
+        cdef Py_ssize_t changes = (2 * self.task_size + LINE - 1) // LINE * LINE
         cdef Py_ssize_t samples = job.m if job.last_mixing >= 0 else 1
         cdef Py_ssize_t size = changes * max(job.m, samples * job.widest)
+        cdef Py_ssize_t block = min(<Py_ssize_t>BLOCK, job.m)
+        cdef Py_ssize_t lines = 3 * block * job.widest
         cdef Worker *w
         cdef double *place
         cdef int i, rc = 0
@@ -676,8 +805,8 @@ cdef class Increments:
             for i in range(n_threads):
                 w = &job.workers[i]
                 w.column = <double *>calloc(
-                    changes * job.m + 3 * size + 2 * job.widest + 3 * changes,
-                    sizeof(double))
+                    changes * job.m + 3 * size + 2 * job.widest + 3 * changes
+                    + 2 * lines + block, sizeof(double))
                 w.active = <Py_ssize_t *>calloc(changes, sizeof(Py_ssize_t))
                 w.crossed = <unsigned char *>calloc(2 * changes, 1)
                 if w.column == NULL or w.active == NULL or w.crossed == NULL:
@@ -690,6 +819,10 @@ cdef class Increments:
                 w.c = place
                 w.out = place + changes
                 w.change = place + 2 * changes
+                w.powers = place + 3 * changes
+                w.lines = w.powers + lines
+                w.reach = w.lines + lines
+                w.lines_of = -1
                 w.crossed_row = w.crossed + changes
             call_begin(&job.call, n_threads)
             with nogil:

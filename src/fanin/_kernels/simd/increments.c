@@ -31,16 +31,25 @@
  * c) Whether an argument passed a kink is seen by the way: `up` is then neither d nor
  *    0. (From exactly 0 one of both directions passes it.)
  *
- * d) A layer of few outputs that follows is taken along (spread_product): its product
- *    would fill a register along the outputs by 10 of 16, say, and is half of the time.
+ * d) All changes c of one input move the arguments of the functions behind a layer along
+ *    one line, z + c w. Where they are tiny an increment there is a cubic in d = c w, the
+ *    product of its series, with coefficients q0, q1, q2 that depend on z alone; and the
+ *    next layer's product, a sum of such cubics, is one in c:
+ *      sum_u W[u, j] (q0 d + q1 d^2 + q2 d^3) = P0 c + P1 c^2 + P2 c^3,
+ *      P_p[j] = sum_u q_p[u] w[u]^(p + 1) W[u, j].
+ *    It takes three rows times W for all changes of a sample, not one for each. With
+ *    w / s and x = c s for w and c, s a power of two of w's size, nothing overflows that
+ *    did not before. relu and leaky_relu have q1 = q2 = 0. Where an argument could pass
+ *    a kink (|c w| >= |z|) the sample's changes go the other way, one by one.
  *
  * Cost: 5 to 15 operations a value, for a row of increments 3 to 6 table values that
- * all rows of a sample share; a softmax about 12.
+ * all rows of a sample share; a softmax about 12, along a line 8.
  */
 #include "increments.h"
 #include "activations.h"
 #include "lanes.h"
 
+#include <float.h>
 #include <math.h>
 
 #define SELU_SCALE 1.05070098735548049
@@ -271,7 +280,7 @@ static double huber(double r, double d, double delta)
 #define KINKED(formula)                                                            \
     _Pragma("omp simd reduction(max:far)")                                         \
     for (ptrdiff_t j = 0; j < n; j++) {                                            \
-        double d = c * in[j], y, below = -z[j * step];                                    \
+        double d = c * in[j], y, below = -z[j];                                           \
         double up = (d > below ? d : below) - (below > 0.0 ? below : 0.0);         \
         double beyond = fabs(up - (below < 0.0 ? d : 0.0));                        \
         far = beyond > far ? beyond : far;                                         \
@@ -397,160 +406,185 @@ static void spread(double *D, ptrdiff_t ld, const double *c, ptrdiff_t rows,
     }
 }
 
-/* --- few outputs -------------------------------------------------------------------- */
+/* --- along a line ------------------------------------------------------------------- */
 
-enum {
-    MOST_ROWS = 64,
-    MOST_OUTPUTS = 12,
-    UNITS = 16,                 /* whose increments wait in the L1 cache */
-    PAIR = 2 * FANIN_LANES,
-};
-
-/* S[j] += sum over u of W[u, j] D[u] for up to 4 outputs and a pair of registers. */
-static inline void product(double *S, const double *D, ptrdiff_t lanes, const double *W,
-                           ptrdiff_t ldw, ptrdiff_t units, const int outputs)
+/* q[0], q[stride], q[2 stride] = the coefficients of d, d^2 and d^3. */
+static void cubics(double *q, ptrdiff_t stride, const double *t, ptrdiff_t t_stride,
+                   ptrdiff_t n, int activation, double parameter)
 {
-    fanin_lanes sum[4][2];
-    for (int j = 0; j < outputs; j++) {
-        sum[j][0] = fanin_lanes_load_f64(S + j * lanes);
-        sum[j][1] = fanin_lanes_load_f64(S + j * lanes + FANIN_LANES);
-    }
-    for (ptrdiff_t u = 0; u < units; u++) {
-        fanin_lanes a = fanin_lanes_load_f64(D + u * lanes);
-        fanin_lanes b = fanin_lanes_load_f64(D + u * lanes + FANIN_LANES);
-        for (int j = 0; j < outputs; j++) {
-            sum[j][0] += W[u * ldw + j] * a;
-            sum[j][1] += W[u * ldw + j] * b;
+    const double *t1 = t + t_stride, *t2 = t + 2 * t_stride;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        /* (Far out densities and slopes are 0; a power of z must not be infinite.) */
+        double z = within(t[j], 800.0), a = t1[j], b = t2[j], q0, q1, q2;
+        double first, second, third, odd;
+        switch (activation) {
+        case FANIN_TANH:
+            q0 = b;
+            q1 = -a * b;
+            q2 = b * (a * a - 1.0 / 3.0);
+            break;
+        case FANIN_LOGISTIC:
+            q0 = b;
+            q1 = b * (0.5 - a);
+            q2 = b * (1.0 / 6.0 - b);
+            break;
+        case FANIN_SOFTPLUS:
+            q0 = a;
+            q1 = 0.5 * b;
+            q2 = b * (1.0 - 2.0 * a) * (1.0 / 6.0);
+            break;
+        case FANIN_SILU:
+            odd = b * (1.0 - 2.0 * a);
+            q0 = a + z * b;
+            q1 = b + 0.5 * z * odd;
+            q2 = 0.5 * odd + z * b * (1.0 / 6.0 - b);
+            break;
+        case FANIN_GELU:
+            q0 = a + z * b;
+            q1 = b * (1.0 - 0.5 * z * z);
+            q2 = b * z * (z * z - 4.0) * (1.0 / 6.0);
+            break;
+        case FANIN_GELU_TANH:
+            /* The logistic function of g(z), whose change is first d + second d^2
+             * + third d^3; then silu's formula. */
+            first = GELU_TANH_SLOPE * (1.0 + 3.0 * GELU_TANH_CUBE * z * z);
+            second = GELU_TANH_SLOPE * 3.0 * GELU_TANH_CUBE * z;
+            third = GELU_TANH_SLOPE * GELU_TANH_CUBE;
+            odd = b * (0.5 - a);
+            q0 = b * first;
+            q1 = b * second + odd * first * first;
+            q2 = b * third + 2.0 * odd * first * second
+                 + b * (1.0 / 6.0 - b) * first * first * first;
+            q2 = z * q2 + q1;
+            q1 = z * q1 + q0;
+            q0 = z * q0 + a;
+            break;
+        case FANIN_ELU:
+        case FANIN_SELU:
+            q0 = activation == FANIN_SELU ? SELU_SCALE : 1.0;
+            q1 = z > 0.0 ? 0.0 : 0.5 * q0 * a;
+            q2 = z > 0.0 ? 0.0 : (1.0 / 6.0) * q0 * a;
+            q0 = z > 0.0 ? q0 : q0 * a;
+            break;
+        default: /* relu, leaky_relu */
+            q0 = z > 0.0 ? 1.0 : activation == FANIN_RELU ? 0.0 : parameter;
+            q1 = q2 = 0.0;
+            break;
         }
-    }
-    for (int j = 0; j < outputs; j++) {
-        memcpy(S + j * lanes, &sum[j][0], sizeof sum[j][0]);
-        memcpy(S + j * lanes + FANIN_LANES, &sum[j][1], sizeof sum[j][1]);
+        q[j] = q0;
+        q[stride + j] = q1;
+        q[2 * stride + j] = q2;
     }
 }
 
-/* `spread` and the product with the next layer's weights, for few outputs: a product
- * of rows would fill registers along the outputs, and leave them half empty; here the
- * changes lie along them, `lanes` to an output. Returns 0, with nothing of use done,
- * where that does not serve: for large increments, or if a kink is passed. */
-static int spread_sums(double *sums, const double *c, ptrdiff_t rows, ptrdiff_t lanes,
-                       const double *w, ptrdiff_t cols, const double *t,
-                       ptrdiff_t stride, int activation, double parameter,
-                       const double *W, ptrdiff_t outputs)
+/* A power of two of the size of the largest weight. */
+static double line_scale(const double *w, ptrdiff_t n)
 {
-    double change[MOST_ROWS] = {0.0}, waiting[UNITS * MOST_ROWS];
-    if (!(largest(w, cols) * largest(c, rows) <= TINY)) {
-        return 0;
+    int exponent = 0;
+    double most = largest(w, n);
+    if (most > 0.0 && most <= DBL_MAX) {
+        frexp(most, &exponent);
     }
-    memcpy(change, c, (size_t)rows * sizeof *c);
-    memset(sums, 0, (size_t)(outputs * lanes) * sizeof *sums);
-    for (ptrdiff_t start = 0; start < cols; start += UNITS) {
-        const ptrdiff_t units = cols - start < UNITS ? cols - start : UNITS;
-        for (ptrdiff_t u = 0; u < units; u++) {
-            const double *z = t + start + u;
-            if (row_of_tiny(waiting + u * lanes, w[start + u], change, lanes, z,
-                            z + stride, z + 2 * stride, 0, activation, parameter)
-                > 0.0) {
-                return 0;
-            }
+    return ldexp(1.0, exponent > 1000 ? 1000 : exponent < -1000 ? -1000 : exponent);
+}
+
+/* How large |x| may be, so that no argument z + x w passes a kink. */
+static double line_reach(const double *z, const double *w, ptrdiff_t n, double scale,
+                         int activation)
+{
+    double most = 0.0;
+    if (activation == FANIN_RELU || activation == FANIN_LEAKY_RELU
+        || activation == FANIN_ELU || activation == FANIN_SELU) {
+        _Pragma("omp simd reduction(max:most)")
+        for (ptrdiff_t j = 0; j < n; j++) {
+            double share = fabs(w[j] / scale) / fabs(z[j]); /* (0 / 0 counts not) */
+            most = share > most ? share : most;
         }
-        for (ptrdiff_t j = 0; j < outputs; j += 4) {
-            const double *V = W + start * outputs + j;
-            for (ptrdiff_t v = 0; v < lanes; v += PAIR) {
-                double *S = sums + j * lanes + v;
-                switch (outputs - j) {
-                case 1:
-                    product(S, waiting + v, lanes, V, outputs, units, 1);
-                    break;
-                case 2:
-                    product(S, waiting + v, lanes, V, outputs, units, 2);
-                    break;
-                case 3:
-                    product(S, waiting + v, lanes, V, outputs, units, 3);
-                    break;
-                default:
-                    product(S, waiting + v, lanes, V, outputs, units, 4);
-                    break;
+    }
+    return fmin(TINY, (1.0 - 0x1p-50) / most);
+}
+
+static void line_powers(double *G, ptrdiff_t stride, const double *q, ptrdiff_t q_stride,
+                        const double *w, ptrdiff_t n, double scale, int order)
+{
+    const double down = 1.0 / scale;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double v = w[j] * down;
+        G[j] = q[j] * v;
+        if (order == 3) {
+            G[stride + j] = q[q_stride + j] * v * v;
+            G[2 * stride + j] = q[2 * q_stride + j] * v * v * v;
+        }
+    }
+}
+
+static void line_rows(double *out, const double *c, ptrdiff_t rows, double scale,
+                      const double *P, ptrdiff_t stride, ptrdiff_t outputs, int order)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        const double x = c[i] * scale;
+        double *D = out + i * outputs;
+        for (ptrdiff_t j = 0; j < outputs; j++) {
+            D[j] = order == 1
+                       ? x * P[j]
+                       : x * (P[j] + x * (P[stride + j] + x * P[2 * stride + j]));
+        }
+    }
+}
+
+FANIN_ALWAYS_INLINE void line_softmax_of(double *out, const double *c, ptrdiff_t rows,
+                                         double scale, const double *P,
+                                         ptrdiff_t stride, ptrdiff_t outputs,
+                                         const double *p, const double *target,
+                                         double sum, const int order)
+{
+    for (ptrdiff_t v = 0; v < rows; v += 2 * FANIN_LANES) {
+        fanin_lanes x[2], grown[2] = {{0.0}}, total[2] = {{0.0}};
+        for (int i = 0; i < 2; i++) {
+            x[i] = fanin_lanes_load_f64(c + v + i * FANIN_LANES) * scale;
+        }
+        for (ptrdiff_t j = 0; j < outputs; j++) {
+            for (int i = 0; i < 2; i++) {
+                fanin_lanes d = x[i] * P[j];
+                if (order == 3) {
+                    d = x[i] * (P[j] + x[i] * (P[stride + j]
+                                               + x[i] * P[2 * stride + j]));
                 }
-            }
-        }
-    }
-    return 1;
-}
-
-static ptrdiff_t lanes_of(ptrdiff_t rows)
-{
-    return (rows + PAIR - 1) / PAIR * PAIR;
-}
-
-static int spread_product(double *out, const double *c, ptrdiff_t rows, const double *w,
-                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
-                          int activation, double parameter, const double *W,
-                          ptrdiff_t outputs)
-{
-    double sums[MOST_OUTPUTS * MOST_ROWS];
-    const ptrdiff_t lanes = lanes_of(rows);
-    if (rows > MOST_ROWS || outputs > MOST_OUTPUTS
-        || !spread_sums(sums, c, rows, lanes, w, cols, t, stride, activation,
-                        parameter, W, outputs)) {
-        return 0;
-    }
-    for (ptrdiff_t v = 0; v < rows; v++) {
-        for (ptrdiff_t j = 0; j < outputs; j++) {
-            out[v * outputs + j] = sums[j * lanes + v];
-        }
-    }
-    return 1;
-}
-
-/* The same on to a softmax's loss, whose sums over the outputs then cross no lanes;
- * without W the spread is the output. */
-static int spread_softmax(double *out, const double *c, ptrdiff_t rows,
-                          const double *w, ptrdiff_t cols, const double *t,
-                          ptrdiff_t stride, int activation, double parameter,
-                          const double *W, ptrdiff_t outputs, const double *p,
-                          const double *target, double sum, ptrdiff_t reference)
-{
-    double sums[MOST_OUTPUTS * MOST_ROWS];
-    const ptrdiff_t lanes = lanes_of(rows);
-    if (rows > MOST_ROWS || outputs > MOST_OUTPUTS) {
-        return 0;
-    }
-    if (W != NULL) {
-        if (!spread_sums(sums, c, rows, lanes, w, cols, t, stride, activation,
-                         parameter, W, outputs)) {
-            return 0;
-        }
-    } else {
-        double change[MOST_ROWS] = {0.0};
-        memcpy(change, c, (size_t)rows * sizeof *c);
-        for (ptrdiff_t j = 0; j < outputs; j++) {
-            for (ptrdiff_t v = 0; v < lanes; v++) {
-                sums[j * lanes + v] = w[j] * change[v];
-            }
-        }
-    }
-    double most[PAIR] = {0.0};
-    for (ptrdiff_t v = 0; v < lanes; v += PAIR) {
-        double grown[PAIR] = {0.0}, total[PAIR] = {0.0};
-        const double *shift = sums + reference * lanes + v;
-        for (ptrdiff_t j = 0; j < outputs; j++) {
-            const double *S = sums + j * lanes + v;
-            for (ptrdiff_t i = 0; i < PAIR; i++) {
-                double d = S[i] - shift[i], size = fabs(d);
-                most[i] = size > most[i] ? size : most[i];
-                grown[i] += p[j] * expm1_tiny(d);
+                grown[i] += p[j] * (d + d * d * (0.5 + d * (1.0 / 6.0)));
                 total[i] += target[j] * d;
             }
         }
-        for (ptrdiff_t i = 0; i < PAIR; i++) {
-            total[i] = sum * log1p_tiny(grown[i]) - total[i];
+        for (int i = 0; i < 2; i++) {
+            fanin_lanes u = grown[i];
+            u = sum * (u - u * u * (0.5 - u * (1.0 / 3.0))) - total[i];
+            fanin_lanes_store_f64(out + v + i * FANIN_LANES, u);
         }
-        memcpy(out + v, total,
-               (size_t)(rows - v < PAIR ? rows - v : PAIR) * sizeof *out);
     }
-    /* The formulas were for small increments; a NaN of theirs is in what they gave. */
-    return largest(most, PAIR) <= TINY;
+}
+
+static void line_softmax(double *out, const double *c, ptrdiff_t rows, double scale,
+                         const double *P, ptrdiff_t stride, ptrdiff_t outputs,
+                         int order, const double *p, const double *target, double sum)
+{
+    if (order == 3) {
+        line_softmax_of(out, c, rows, scale, P, stride, outputs, p, target, sum, 3);
+    } else {
+        line_softmax_of(out, c, rows, scale, P, stride, outputs, p, target, sum, 1);
+    }
+}
+
+/* How large |x| may be, so that no cubic of it, x up to TINY, is more than that. */
+static double line_limit(const double *P, ptrdiff_t stride, ptrdiff_t outputs, int order)
+{
+    double most = 0.0;
+    for (ptrdiff_t j = 0; j < outputs; j++) {
+        double size = fabs(P[j]);
+        if (order == 3) {
+            size += TINY * (fabs(P[stride + j]) + TINY * fabs(P[2 * stride + j]));
+        }
+        most = size > most ? size : most;
+    }
+    return fmin(TINY, (1.0 - 0x1p-50) * TINY / most);
 }
 
 /* --- normalization ------------------------------------------------------------------ */
@@ -658,8 +692,14 @@ const struct fanin_increments FANIN_AT_LEVEL(fanin_increments) = {
     .tables = tables,
     .activation = activation_rows,
     .spread = spread,
-    .spread_product = spread_product,
-    .spread_softmax = spread_softmax,
+    .cubics = cubics,
+    .largest = largest,
+    .line_scale = line_scale,
+    .line_reach = line_reach,
+    .line_powers = line_powers,
+    .line_rows = line_rows,
+    .line_softmax = line_softmax,
+    .line_limit = line_limit,
     .norm = norm,
     .norm_columns = norm_columns,
     .loss = loss_rows,

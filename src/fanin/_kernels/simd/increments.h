@@ -14,6 +14,8 @@ enum {
     FANIN_DELTA_SOFTMAX,  /* p, y, both 0 at `reference` */
 };
 
+enum { FANIN_LINE = 16 }; /* changes that line_softmax may take at once */
+
 struct fanin_increments {
     /* t[0], t[stride], t[2 stride] ... = the tables of n arguments z. */
     void (*tables)(double *t, ptrdiff_t stride, const double *z, ptrdiff_t n,
@@ -27,19 +29,30 @@ struct fanin_increments {
     void (*spread)(double *D, ptrdiff_t ld, const double *c, ptrdiff_t rows,
                    const double *w, ptrdiff_t cols, const double *t, ptrdiff_t stride,
                    int activation, double parameter, unsigned char *crossed);
-    /* Of that the product with W (cols, outputs), where that is quicker; returns 0, with
-     * nothing done, where it does not serve. */
-    int (*spread_product)(double *out, const double *c, ptrdiff_t rows, const double *w,
-                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
-                          int activation, double parameter, const double *W,
-                          ptrdiff_t outputs);
-    /* Of that the change of a softmax's loss, of p and the targets: the two products
-     * (without W the first) and the loss in one. Returns as the one above. */
-    int (*spread_softmax)(double *out, const double *c, ptrdiff_t rows, const double *w,
-                          ptrdiff_t cols, const double *t, ptrdiff_t stride,
-                          int activation, double parameter, const double *W,
-                          ptrdiff_t outputs, const double *p, const double *target,
-                          double sum, ptrdiff_t reference);
+    /* Along a line, see (d): q[0], q[stride], q[2 stride] from the tables t. */
+    void (*cubics)(double *q, ptrdiff_t stride, const double *t, ptrdiff_t t_stride,
+                   ptrdiff_t n, int activation, double parameter);
+    double (*largest)(const double *x, ptrdiff_t n); /* of |x|; NaN counts not */
+    /* The factor s between a change c and the line's x. */
+    double (*line_scale)(const double *w, ptrdiff_t n);
+    /* Below which |x| the cubics hold. */
+    double (*line_reach)(const double *z, const double *w, ptrdiff_t n, double scale,
+                         int activation);
+    /* G[p stride] = q_p (w / s)^(p + 1), p < order: 1 or 3. */
+    void (*line_powers)(double *G, ptrdiff_t stride, const double *q,
+                        ptrdiff_t q_stride, const double *w, ptrdiff_t n, double scale,
+                        int order);
+    /* out[row] = the cubics P[p stride] of c[row]. */
+    void (*line_rows)(double *out, const double *c, ptrdiff_t rows, double scale,
+                      const double *P, ptrdiff_t stride, ptrdiff_t outputs, int order);
+    /* out[row] = the change of a softmax's loss, of p and the targets, for cubics less
+     * that of the reference. `c` and `out` have room for a multiple of FANIN_LINE. */
+    void (*line_softmax)(double *out, const double *c, ptrdiff_t rows, double scale,
+                         const double *P, ptrdiff_t stride, ptrdiff_t outputs,
+                         int order, const double *p, const double *target, double sum);
+    /* Below which |x| those hold. */
+    double (*line_limit)(const double *P, ptrdiff_t stride, ptrdiff_t outputs,
+                         int order);
     /* D = normalize(x + D) - normalize(x) of rows, for xhat = normalize(x) and
      * rstd = 1 / sqrt(var + eps); without the mean if not `centred`. */
     void (*norm)(double *D, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t cols,

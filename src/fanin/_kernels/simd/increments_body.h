@@ -3,51 +3,50 @@
  * EXPM1, LOG1P, TANH, RECIPROCAL (of 1 + u) and DELTA_PHI are those of the range. */
 
 /* out = f(z + c in) - f(z); returns how far an argument went beyond a kink. `out` may
- * be `in`. The tables have an entry for each value, or (step 0) one for all. */
-static inline double NAME(row_of)(double *out, double c, const double *in, ptrdiff_t n,
-                                  const double *FANIN_RESTRICT z,
-                                  const double *FANIN_RESTRICT t1,
-                                  const double *FANIN_RESTRICT t2,
-                                  const ptrdiff_t step, int activation,
-                                  double parameter)
+ * be `in`. */
+static inline double NAME(row)(double *out, double c, const double *in, ptrdiff_t n,
+                               const double *FANIN_RESTRICT z,
+                               const double *FANIN_RESTRICT t1,
+                               const double *FANIN_RESTRICT t2, int activation,
+                               double parameter)
 {
     double far = 0.0, scale = 1.0;
     switch (activation) {
     case FANIN_LOGISTIC:
         EACH({
             double e = EXPM1(d);
-            y = t2[j * step] * e * RECIPROCAL(t1[j * step] * e);
+            y = t2[j] * e * RECIPROCAL(t1[j] * e);
         })
         break;
     case FANIN_TANH:
         EACH({
             double t = TANH(d);
-            y = t2[j * step] * t * RECIPROCAL(t1[j * step] * t);
+            y = t2[j] * t * RECIPROCAL(t1[j] * t);
         })
         break;
     case FANIN_SOFTPLUS:
-        EACH({ y = LOG1P(t1[j * step] * EXPM1(d)); })
+        EACH({ y = LOG1P(t1[j] * EXPM1(d)); })
         break;
     case FANIN_SILU:
         EACH({
             double e = EXPM1(d);
-            double moved = t2[j * step] * e * RECIPROCAL(t1[j * step] * e);
-            y = z[j * step] * moved + d * (t1[j * step] + moved);
+            double moved = t2[j] * e * RECIPROCAL(t1[j] * e);
+            y = z[j] * moved + d * (t1[j] + moved);
         })
         break;
     case FANIN_GELU:
         EACH({
-            double moved = DELTA_PHI(z[j * step], d, t2[j * step]);
-            y = z[j * step] * moved + d * (t1[j * step] + moved);
+            double moved = DELTA_PHI(z[j], d, t2[j]);
+            y = z[j] * moved + d * (t1[j] + moved);
         })
         break;
     case FANIN_GELU_TANH:
         EACH({
-            double x = within(z[j * step], 40.0);
+            double x = within(z[j], 40.0);
             double e = EXPM1(GELU_TANH_SLOPE * d
                              * (1.0 + GELU_TANH_CUBE * (3.0 * x * (x + d) + d * d)));
-            double moved = t2[j * step] * e * RECIPROCAL(t1[j * step] * e);
-            y = z[j * step] * moved + d * (t1[j * step] + moved);
+            double moved = t2[j] * e * RECIPROCAL(t1[j] * e);
+            y = z[j] * moved + d * (t1[j] + moved);
         })
         break;
     case FANIN_SELU:
@@ -55,7 +54,7 @@ static inline double NAME(row_of)(double *out, double c, const double *in, ptrdi
         parameter = SELU_ALPHA;
         /* fall through */
     case FANIN_ELU:
-        KINKED({ y = scale * (up + t1[j * step] * EXPM1(d - up)); })
+        KINKED({ y = scale * (up + t1[j] * EXPM1(d - up)); })
         /* With alpha = 1 the slope on both sides is 1. */
         far = activation == FANIN_ELU && parameter == 1.0 ? 0.0 : far;
         break;
@@ -65,13 +64,6 @@ static inline double NAME(row_of)(double *out, double c, const double *in, ptrdi
         break;
     }
     return far;
-}
-
-static double NAME(row)(double *out, double c, const double *in, ptrdiff_t n,
-                        const double *z, const double *t1, const double *t2,
-                        int activation, double parameter)
-{
-    return NAME(row_of)(out, c, in, n, z, t1, t2, 1, activation, parameter);
 }
 
 /* Losses of single values: returns the sum over the columns. */
