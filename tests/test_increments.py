@@ -63,7 +63,21 @@ FUNCTIONS = {
 
 # Steps in each of the kernel's three ranges (up to 2^-18, to 2^-6, beyond; beyond 1/2
 # by the difference itself), and at their borders.
-STEPS = [1e-30, 1e-12, 1e-7, 3e-6, 2**-18, 5e-6, 1e-4, 2**-6, 0.02, 0.3, 0.6, 4.0]
+STEPS = [
+    1e-30,
+    1e-12,
+    1e-7,
+    1.8e-6,
+    3e-6,
+    2**-18,
+    5e-6,
+    1e-4,
+    2**-6,
+    0.02,
+    0.3,
+    0.6,
+    4.0,
+]
 
 
 @functools.cache
@@ -296,12 +310,12 @@ def test_direct_and_increments_agree_within_rounding(seed):
         assert gap <= 100 * np.linalg.norm(error) + 1e-12
 
 
-def along_a_line_and_not(activation, loss, outputs, scale=1.0):
+def along_a_line_and_not(activation, loss, outputs, factors=(1.0, 1.0, 1.0)):
     """Return the LossChanges of one function, twice.
 
     A dropout that drops nothing parts a layer's activation from the next layer's
-    product: no line (simd/increments.c, d) leads through them. The first layer's
-    parameters are divided by `scale`, and the next one's weights multiplied by it.
+    product: no line (simd/increments.c, d) leads through them. The weights of the three
+    layers, and the first one's biases, are multiplied by the factors.
     """
     made = []
     for apart in (False, True):
@@ -313,8 +327,9 @@ def along_a_line_and_not(activation, loss, outputs, scale=1.0):
         )
         rng = np.random.default_rng(outputs)
         theta = net.parameters + 0.01 * rng.normal(size=net.n_parameters)
-        theta[: 7 * 9] /= scale
-        theta[7 * 9 : 16 * 9] *= scale
+        W0, b0, W1, _, W2, _ = net.unflatten(theta).values()
+        for array, k in ((W0, 0), (b0, 0), (W1, 1), (W2, 2)):
+            array *= factors[k]
         net.parameters = theta
         X = rng.standard_normal((70, 6))
         X[3] = 0.0
@@ -349,12 +364,26 @@ def test_changes_along_a_line_are_those_one_by_one(activation, outputs, loss):
 )
 def test_weights_of_any_size_go_along_a_line(activation, scale):
     """Their cubes have no double; the arguments of the functions are ordinary."""
-    line, single = along_a_line_and_not(activation, "squared_error", 3, scale)
+    factors = (1.0 / scale, scale, 1.0)
+    line, single = along_a_line_and_not(activation, "squared_error", 3, factors)
     step = 1e-7 * np.abs(line.theta)
     found, wanted = line.run(step, 1), single.run(step, 1)
     for one, other in zip(found[:2], wanted[:2], strict=True):
         assert np.count_nonzero(other) > 0.9 * other.size
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_line_ends_where_the_outputs_move_far(activation):
+    """Large weights behind it make of tiny changes such that series do not serve."""
+    factors = (1.0, 0.01, 100.0)
+    line, single = along_a_line_and_not(activation, "softmax_cross_entropy", 5, factors)
+    step = np.full(line.theta.size, 1e-4)
+    found, wanted = line.run(step, 1), single.run(step, 1)
+    for changes, expected in zip(found[:2], wanted[:2], strict=True):
+        one, other = changes[:63], expected[:63]  # of the first layer
+        size = np.abs(other) + np.sqrt(np.mean(other**2))
+        assert (np.abs(one - other) <= 200 * EPS * size).all()
 
 
 # --- kinks --------------------------------------------------------------------------
