@@ -165,33 +165,10 @@ class Network:
         self._dropout_key = (0, 0)
 
     def _compile(self) -> None:
-        """Make the plan, and the tables of named stretches of the flat vectors."""
+        """Make the plan, which says where the layers' arrays lie in flat vectors."""
         self._plan = self._make_plan(self.dtype)
-        self._blocks: list[tuple[str, slice, tuple[int, ...]]] = []
-        self._state_blocks: list[tuple[str, slice]] = []
-        width, at, state_at = self.n_inputs, 0, 0
-        for i, layer in enumerate(self.layers):
-            spec = layer._compiled()
-            shapes: dict[str, tuple[int, ...]] = {}
-            if layer.kind == "dense":
-                shapes["weight"] = (width, spec["n_out"])
-                width = spec["n_out"]
-                if spec["bias"]:
-                    shapes["bias"] = (width,)
-            elif spec.get("affine"):
-                shapes["gamma"] = (width,)
-                if layer.kind != "rms_norm":
-                    shapes["beta"] = (width,)
-            for name, shape in shapes.items():
-                size = math.prod(shape)
-                where = slice(at, at + size)
-                self._blocks.append((f"{layer.kind}{i}.{name}", where, shape))
-                at += size
-            if layer.kind == "batch_norm":
-                for name in ("running_mean", "running_var"):
-                    stretch = slice(state_at, state_at + width)
-                    self._state_blocks.append((f"{layer.kind}{i}.{name}", stretch))
-                    state_at += width
+        self._blocks = self._plan.blocks
+        self._state_blocks = self._plan.state_blocks
         self._mixes_rows = any(isinstance(layer, BatchNorm) for layer in self.layers)
         self._draws = any(isinstance(layer, Dropout) for layer in self.layers)
 
@@ -461,7 +438,7 @@ class Network:
         >>> net.named_buffers()["batch_norm1.running_var"]
         array([1., 1.])
         """
-        return {name: self._state[where] for name, where in self._state_blocks}
+        return {name: self._state[where] for name, where, _ in self._state_blocks}
 
     def _snapshot(self) -> tuple[Any, ...]:
         """Copy what training changes."""
