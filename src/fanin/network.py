@@ -1503,8 +1503,9 @@ class Network:
             "balanced_accuracy" for cross-entropies; "r2", "mean_absolute_error",
             "mean_squared_error" and "root_mean_squared_error" for other losses; or
             a function ``(y_true, prediction) -> float`` of the targets and what
-            `predict` returns. If it has a parameter `sample_weight`, as the metrics of
-            scikit-learn have, it gets the weights in that, or None.
+            `predict` returns. If it has a parameter `sample_weight` whose default is
+            None or nothing, as the metrics of scikit-learn have, it gets the weights in
+            that, or None where there are none.
         training_metrics : bool, default=False
             Whether to compute the metrics on the training data, too, with
             `sample_weight`. This costs a forward pass over all of it after each epoch.
