@@ -692,7 +692,7 @@ def test_bad_targets_of_other_losses():
         ({"epochs": 1.5}, TypeError, "epochs must be an integer"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"optimizer": "adam"}, TypeError, "optimizer must be a fanin.optimizers"),
-        ({"validation": 3}, TypeError, r"validation must be a pair \(X, y\)"),
+        ({"validation": 3}, TypeError, r"validation must be a tuple \(X, y\)"),
         ({"rng": "x"}, TypeError, "rng must be"),
         ({"n_threads": 0}, ValueError, "n_threads must be from 1"),
     ],

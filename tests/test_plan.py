@@ -429,6 +429,40 @@ def test_any_layers_equal_twin(seed):
     np.testing.assert_array_equal(again_dX, dX)
 
 
+def test_the_blocks_are_the_twins_and_fill_the_vectors():
+    layers = [
+        norm("batch_norm"),
+        dense(4),
+        {"kind": "dropout", "rate": 0.5},
+        norm("rms_norm"),
+        dense(2, bias=False),
+        norm("batch_norm", affine=False),
+        norm("layer_norm"),
+    ]
+    plan = Plan(layers, 3, losses.SquaredError(), np.dtype(np.float64))
+    theta = np.arange(float(plan.n_parameters))
+    wanted = {
+        f"{layer['kind']}{i}.{name}": array
+        for i, (layer, own) in enumerate(
+            zip(layers, reference.split_parameters(layers, 3, theta), strict=True)
+        )
+        for name, array in own.items()
+    }
+    assert [name for name, _, _ in plan.blocks] == list(wanted)
+    for name, where, shape in plan.blocks:
+        np.testing.assert_array_equal(theta[where].reshape(shape), wanted[name])
+    assert plan.state_blocks == [
+        ("batch_norm0.running_mean", slice(0, 3), (3,)),
+        ("batch_norm0.running_var", slice(3, 6), (3,)),
+        ("batch_norm5.running_mean", slice(6, 8), (2,)),
+        ("batch_norm5.running_var", slice(8, 10), (2,)),
+    ]
+    assert plan.n_state == 10
+    dropout = [{"kind": "dropout", "rate": 0.5}]
+    empty = Plan(dropout, 3, losses.SquaredError(), np.dtype(np.float64))
+    assert (empty.blocks, empty.n_parameters, empty.n_state) == ([], 0, 0)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("m", [0, 1, 3, 700, 40_000])
 def test_the_largest_output_is_picked_as_argmax_does(m, dtype):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import json
 import math
 import os
@@ -577,11 +579,12 @@ def test_balanced_weights_equal_scikit_learns(kind):
         "one-hot": ("softmax_cross_entropy", np.eye(4)[labels], 4),
         "binary": ("binary_cross_entropy", labels[:, None] == 1, 1),
     }[kind]
-    found = _sampling.sample_weights(
+    own, found = _sampling.sample_weights(
         None, "balanced", fanin.losses.get(loss), y, n_outputs
     )
     wanted = sklearn.compute_sample_weight("balanced", labels)
     np.testing.assert_allclose(found, wanted, rtol=1e-15)
+    assert own is None
 
 
 def test_a_batch_without_weight_is_passed_over():
@@ -602,16 +605,35 @@ def test_a_batch_without_weight_is_passed_over():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sample_weight": np.ones(3)}, ValueError, "one weight for each of the 60"),
-        ({"sample_weight": np.arange(60.0) - 7}, ValueError, "got -7.0 at row 0"),
-        ({"sample_weight": np.full(60, np.nan)}, ValueError, "got nan at row 0"),
-        ({"sample_weight": np.zeros(60)}, ValueError, "every sample has weight 0"),
+        ({"sample_weight": np.ones(3)}, ValueError, r"must have shape \(60,\); got"),
+        ({"sample_weight": np.arange(60.0) - 7}, ValueError, "got -7.0 at index 0"),
+        ({"sample_weight": np.full(60, np.nan)}, ValueError, "got nan at index 0"),
+        (
+            {"sample_weight": np.zeros(60)},
+            ValueError,
+            "must have a positive, finite sum",
+        ),
+        (
+            {"sample_weight": np.arange(60) == 7, "validation_fraction": 0.02},
+            ValueError,
+            "the weights of the samples held out must have a positive.*; got 0.0",
+        ),
+        (
+            {"sample_weight": np.arange(60) == 7, "validation_fraction": 0.98},
+            ValueError,
+            "the weights of the samples to train on must have a positive.*; got 0.0",
+        ),
         ({"sample_weight": "x"}, TypeError, "sample_weight must be an array of real"),
         ({"class_weight": "equal"}, ValueError, 'class_weight must be "balanced"'),
         ({"class_weight": [1, 2, 3]}, TypeError, 'class_weight must be "balanced"'),
         ({"class_weight": {3: 1.0}}, ValueError, "has the label 3; the labels are 0"),
         ({"class_weight": {"a": 1.0}}, TypeError, "must be labels"),
         ({"class_weight": {1: -1.0}}, ValueError, r"class_weight\[1\] must be"),
+        (
+            {"class_weight": dict.fromkeys(range(3), 0.0)},
+            ValueError,
+            "the weights that class_weight gives the samples must have a positive",
+        ),
     ],
 )
 def test_bad_weights(options, error, message):
@@ -635,6 +657,331 @@ def test_class_weights_need_classes():
     net = fanin.Network(5, [Dense(2)], loss="binary_cross_entropy", rng=0)
     with pytest.raises(ValueError, match="y holds 2 labels a sample"):
         fit(net, X, np.zeros((60, 2)), class_weight={1: 2.0})
+
+
+# --- weights in validation ----------------------------------------------------------
+
+
+def cross_entropy(net, X, y, weight):
+    """The weighted mean of the samples' losses, by its definition."""
+    Z = net.forward(X)
+    Z = Z - Z.max(axis=1, keepdims=True)
+    each = np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(y)), y]
+    return (weight * each).sum() / weight.sum()
+
+
+def some_weights(n, seed=1):
+    """Of 0 and 2, of fractions, and of a few samples that outweigh all others."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(n) < 0.05, 50.0, rng.choice([0.0, 0.25, 1.0, 2.0], n))
+
+
+@pytest.mark.parametrize("n", [120, 40_000])
+@pytest.mark.parametrize("given", ["samples", "classes", "both"])
+def test_samples_that_are_held_out_keep_their_weights(given, n):
+    """Of samples in loss and metrics, of classes in the loss."""
+    from fanin import _sampling
+
+    X, y = data(n)
+    own, table = np.ones(n), np.array([1.0, 0.5, 30.0])
+    options = {}
+    if given != "classes":
+        own = options["sample_weight"] = some_weights(n)
+    weight = own
+    if given != "samples":
+        options["class_weight"] = dict(enumerate(table))
+        weight = own * table[y]
+    net = classifier()
+    history = fit(
+        net,
+        X,
+        y,
+        epochs=2,
+        batch_size=n // 8,
+        validation_fraction=0.5,
+        metrics=["accuracy"],
+        training_metrics=True,
+        **options,
+    )
+    parts = _sampling.hold_out(0.5, np.random.default_rng(0), net.loss_function, y)
+    held = parts[1]
+    assert history.validation_loss[-1] == pytest.approx(
+        cross_entropy(net, X[held], y[held], weight[held]), rel=1e-12
+    )
+    right = net.predict(X) == y
+    for name, rows in zip(("accuracy", "validation_accuracy"), parts, strict=True):
+        wanted = (own * right)[rows].sum() / own[rows].sum()
+        assert history.metrics[name][-1] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_held_out_equals_given_with_the_same_weights():
+    from fanin import _sampling
+
+    X, y = data()
+    weight = some_weights(120)
+    source = np.random.default_rng(7)
+    net, other = classifier(), classifier()
+    ours = fit(
+        net,
+        X,
+        y,
+        rng=np.random.default_rng(7),
+        sample_weight=weight,
+        validation_fraction=0.4,
+        metrics="accuracy",
+    )
+    train, held = _sampling.hold_out(0.4, source, net.loss_function, y)
+    theirs = fit(
+        other,
+        X[train],
+        y[train],
+        rng=source,
+        sample_weight=weight[train],
+        validation=(X[held], y[held], weight[held]),
+        metrics="accuracy",
+    )
+    np.testing.assert_array_equal(net.parameters, other.parameters)
+    np.testing.assert_allclose(ours.validation_loss, theirs.validation_loss, rtol=1e-14)
+    assert ours.metrics == theirs.metrics
+
+
+@pytest.mark.parametrize("container", [tuple, list])
+def test_a_validation_set_has_the_weights_it_is_given_with(container):
+    """And no others: neither the classes' nor those of the samples to train on."""
+    X, y = data()
+    weight = some_weights(50)
+    other = {"sample_weight": some_weights(120, 2), "class_weight": "balanced"}
+    net = classifier()
+    validation = container((X[:50], y[:50], weight))
+    history = fit(net, X, y, validation=validation, metrics="accuracy", **other)
+    assert history.validation_loss[-1] == pytest.approx(
+        cross_entropy(net, X[:50], y[:50], weight), rel=1e-13
+    )
+    right = net.predict(X[:50]) == y[:50]
+    assert history.metrics["validation_accuracy"][-1] == pytest.approx(
+        np.average(right, weights=weight), rel=1e-14
+    )
+    for validation in ((X[:50], y[:50]), (X[:50], y[:50], None)):
+        net = classifier()
+        history = fit(net, X, y, validation=validation, metrics="accuracy", **other)
+        assert history.validation_loss[-1] == pytest.approx(
+            cross_entropy(net, X[:50], y[:50], np.ones(50)), rel=1e-13
+        )
+        right = net.predict(X[:50]) == y[:50]
+        assert history.metrics["validation_accuracy"][-1] == right.mean()
+
+
+LABELS = ["accuracy", "balanced_accuracy"]
+NUMBERS = ["r2", "mean_absolute_error", "mean_squared_error", "root_mean_squared_error"]
+
+
+@pytest.mark.parametrize("kind", ["labels", "binary", "one number", "numbers"])
+def test_a_weight_is_a_count_of_rows_in_loss_and_metrics(kind):
+    """2 is the row twice and 0 is no row, whatever it holds."""
+    X, y = data()
+    X = X.copy()
+    weight = np.random.default_rng(1).integers(0, 3, 120)
+    if kind == "labels":
+        # A class that only rows without weight have.
+        net, y, names = classifier(n_classes=4), np.where(weight == 0, 3, y), LABELS
+    elif kind == "binary":
+        net = fanin.Network(
+            5, [Dense(2)], loss="binary_cross_entropy", dtype=np.float64, rng=0
+        )
+        y, names = np.eye(3)[y][:, :2], LABELS
+    else:
+        n_outputs = 1 if kind == "one number" else 3
+        net, y, names = regressor(n_outputs=n_outputs), X[:, :n_outputs] ** 2, NUMBERS
+        # Constant where it counts, and no number that a mean is exact for.
+        y[weight > 0, -1] = 0.1
+        X[weight == 0, 0] = np.nan
+    train = slice(0, 10), weight[:10] > 0
+    rows = np.repeat(np.arange(120), weight)
+    found = []
+    for validation in ((X, y, weight), (X[rows], y[rows])):
+        history = fit(
+            copy.deepcopy(net),
+            X[train[0]][train[1]],
+            y[train[0]][train[1]],
+            validation=validation,
+            metrics=names,
+        )
+        found.append({"loss": history.validation_loss} | history.metrics)
+    assert found[0].keys() == {"loss", *(f"validation_{name}" for name in names)}
+    for name, values in found[0].items():
+        assert np.isfinite(values).all()
+        np.testing.assert_allclose(values, found[1][name], rtol=1e-13)
+
+
+def test_weighted_metrics_equal_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    from fanin import _metrics
+
+    rng = np.random.default_rng(0)
+    weight = some_weights(500)
+    y, prediction = rng.integers(0, 4, (2, 500))
+    for name in LABELS:
+        wanted = getattr(sklearn, f"{name}_score")
+        assert _metrics.value(
+            name, _metrics.BY_NAME[name], y, prediction, weight
+        ) == pytest.approx(wanted(y, prediction, sample_weight=weight), rel=1e-14)
+    for shape in ((500,), (500, 3)):
+        y, prediction = rng.standard_normal((2, *shape))
+        for name in NUMBERS:
+            wanted = getattr(sklearn, "r2_score" if name == "r2" else name)
+            assert _metrics.value(
+                name, _metrics.BY_NAME[name], y, prediction, weight
+            ) == pytest.approx(wanted(y, prediction, sample_weight=weight), rel=1e-13)
+
+
+def test_r2_of_constants_that_no_mean_is_exact_for():
+    from fanin import _metrics
+
+    y = np.full(1001, 0.1)
+    assert _metrics.r2(y, y) == 1.0
+    assert _metrics.r2(y, y + 1) == 0.0
+    weight = np.random.default_rng(0).random(1001)
+    assert _metrics.r2(y, y, weight) == 1.0
+    assert _metrics.r2(y, y + 1, weight) == 0.0
+
+
+def test_a_users_metric_gets_weights_if_it_has_a_parameter_for_them():
+    X, y = data()
+    weight = some_weights(120)
+    got = {}
+
+    def plain(y_true, prediction):
+        got["plain"] = len(y_true)
+        return 0.0
+
+    def optional(y_true, prediction, *, sample_weight=None):
+        got["optional"] = sample_weight
+        return 0.0
+
+    def required(y_true, prediction, sample_weight):
+        got["required"] = sample_weight
+        return 0.0
+
+    class Silent:
+        """As compiled code may be, which need not tell its parameters."""
+
+        __signature__ = 3
+
+        def __call__(self, y_true, prediction):
+            return 0.0
+
+    def bound(y_true, prediction, sample_weight):
+        got["bound"] = sample_weight
+        return 0.0
+
+    with pytest.raises(TypeError):
+        inspect.signature(Silent())
+    metrics = {
+        "plain": plain,
+        "optional": optional,
+        "required": required,
+        "bound": functools.partial(bound, sample_weight="mine"),
+        "silent": Silent(),
+    }
+    fit(classifier(), X, y, epochs=1, validation=(X, y, weight), metrics=metrics)
+    assert (got["plain"], got["bound"]) == (120, "mine")
+    np.testing.assert_array_equal(got["optional"], weight)
+    np.testing.assert_array_equal(got["required"], weight)
+    fit(classifier(), X, y, epochs=1, validation=(X, y), metrics=metrics)
+    assert (got["plain"], got["bound"]) == (120, "mine")
+    assert got["optional"] is None
+    assert got["required"] is None
+
+
+def test_early_stopping_follows_the_weighted_loss():
+    """The same rows, half of them labelled wrong: the weights say which half counts."""
+    X, y = data()
+    labels = np.where(np.arange(120) < 60, y, (y + 1) % 3)
+    parameters = []
+
+    def record(state):
+        parameters.append(state.network.parameters.copy())
+
+    for counts, best in ((np.arange(120) < 60, 8), (np.arange(120) >= 60, 1)):
+        net = classifier()
+        parameters.clear()
+        history = fit(
+            net,
+            X,
+            y,
+            epochs=8,
+            validation=(X, labels, counts),
+            early_stopping=True,
+            callbacks=record,
+        )
+        assert history.best_epoch == best == np.argmin(history.validation_loss) + 1
+        np.testing.assert_array_equal(net.parameters, parameters[best - 1])
+        assert min(history.validation_loss) == pytest.approx(
+            cross_entropy(net, X, labels, counts), rel=1e-13
+        )
+
+
+def test_an_optimizer_with_a_loop_of_its_own_validates_with_weights():
+    X, y = data()
+    weight = some_weights(120)
+    net = classifier()
+    validation = (X, y, weight)
+    history = fit(net, X, y, Descent(), batch_size=None, validation=validation)
+    assert history.validation_loss[-1] == pytest.approx(
+        cross_entropy(net, X, y, weight), rel=1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda X, y: (X,), TypeError, r"\(X, y, sample_weight\); got tuple of 1"),
+        (lambda X, y: [X, y, y, y], TypeError, "got list of 4"),
+        (lambda X, y: X, TypeError, "^validation must be a tuple.*; got ndarray"),
+        (lambda X, y: (X[:, :2], y), ValueError, "^validation X must have .*5"),
+        (lambda X, y: (X[:0], y[:0]), ValueError, "^validation X has no rows"),
+        (lambda X, y: (X, y[:9]), ValueError, "^validation y must "),
+        (lambda X, y: (X, y + 0.5), TypeError, "^validation y must be integer labels"),
+        (
+            lambda X, y: (X, y + 1),
+            ValueError,
+            r"^validation y\[\d+\] is 3: not a label",
+        ),
+        (
+            lambda X, y: (X, y, np.ones(9)),
+            ValueError,
+            r"^validation sample_weight must have shape \(60,\); got \(9,\)",
+        ),
+        (
+            lambda X, y: (X, y, 1 - np.arange(60)),
+            ValueError,
+            "^validation sample_weight must be finite and not negative; got -1 at",
+        ),
+        (
+            lambda X, y: (X, y, np.where(y == 1, np.inf, 1)),
+            ValueError,
+            "^validation sample_weight must be finite and not negative; got inf at",
+        ),
+        (
+            lambda X, y: (X, y, np.zeros(60)),
+            ValueError,
+            "^validation sample_weight must have a positive, finite sum; got 0.0",
+        ),
+        (
+            lambda X, y: (X, y, "balanced"),
+            TypeError,
+            "^validation sample_weight must be an array of real numbers",
+        ),
+    ],
+)
+def test_bad_validation_sets(change, error, message):
+    X, y = data(60)
+    net, adam = classifier(), Adam()
+    before = net.parameters.copy()
+    with pytest.raises(error, match=message):
+        fit(net, X, y, adam, validation=change(X, y))
+    np.testing.assert_array_equal(net.parameters, before)
+    assert adam.n_steps == 0
 
 
 # --- order, batches, time -----------------------------------------------------------
@@ -806,6 +1153,14 @@ def options_of(kind, X, y):
             "metrics": ["accuracy"],
             "training_metrics": True,
         },
+        "weighted": {
+            "validation_fraction": 0.25,
+            "sample_weight": some_weights(len(y)),
+            "class_weight": "balanced",
+            "early_stopping": EarlyStopping(4, 0.001),
+            "metrics": ["accuracy"],
+            "training_metrics": True,
+        },
         "generator": {"rng": np.random.Generator(np.random.MT19937(3))},
     }[kind]
 
@@ -822,7 +1177,7 @@ def through_pickle(run):
 
 @pytest.mark.parametrize("way", ["as they are", "pickle", "copy"])
 @pytest.mark.parametrize(
-    "kind", ["plain", "in order", "held out", "early", "generator"]
+    "kind", ["plain", "in order", "held out", "early", "weighted", "generator"]
 )
 @pytest.mark.parametrize(
     "make", [Adam, lambda: SGD(0.05, momentum=0.9, nesterov=True)], ids=["adam", "sgd"]
@@ -878,7 +1233,7 @@ def test_the_best_of_the_first_part_is_restored_at_the_end_of_the_second():
 
 
 @pytest.mark.parametrize("at", [1, 4, 7, 8, 16])
-@pytest.mark.parametrize("kind", ["plain", "in order", "held out", "early"])
+@pytest.mark.parametrize("kind", ["plain", "in order", "held out", "early", "weighted"])
 def test_a_run_goes_on_from_within_an_epoch(kind, at):
     X, y = data()
     options = options_of(kind, X, y)
@@ -1326,12 +1681,12 @@ def test_a_bad_target_is_found_before_the_first_step(loss, good, bad, message, w
 def test_weights_whose_sum_overflows_are_refused():
     X, y = data(60)
     net = classifier()
-    message = "the weights of the samples must have a finite sum"
-    with pytest.raises(ValueError, match=message):
+    message = "must have a positive, finite sum; got inf"
+    with pytest.raises(ValueError, match=f"^sample_weight {message}"):
         fit(net, X, y, sample_weight=np.full(60, 1e308))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^sample_weight \* class_weight {message}"):
         fit(net, X, y, sample_weight=np.full(60, 1e300), class_weight={0: 1e300})
-    with pytest.raises(ValueError, match="positive, finite sum; got inf"):
+    with pytest.raises(ValueError, match=message):
         net.train_step(X, y, Adam(), np.full(60, 1e308))
 
 

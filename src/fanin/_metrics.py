@@ -1,7 +1,12 @@
-"""Metrics of predictions, by name or by the user's function."""
+"""Metrics of predictions, by name or by the user's function.
+
+The weights of samples are scikit-learn's `sample_weight`: a weight of 2 is a row twice,
+and None is all the same.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
@@ -10,55 +15,80 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+from fanin._sampling import Weights
+
+Metric = Callable[..., float]
 
 
-def accuracy(y: NDArray[Any], prediction: NDArray[Any]) -> float:
+def accuracy(
+    y: NDArray[Any], prediction: NDArray[Any], sample_weight: Weights = None
+) -> float:
     """Fraction of labels that are right; with several outputs, of all of them."""
-    return float(np.mean(_like_prediction(y, prediction) == prediction))
+    return _mean(_like_prediction(y, prediction) == prediction, sample_weight)
 
 
-def balanced_accuracy(y: NDArray[Any], prediction: NDArray[Any]) -> float:
+def balanced_accuracy(
+    y: NDArray[Any], prediction: NDArray[Any], sample_weight: Weights = None
+) -> float:
     """Mean over the classes in y of the fraction of their samples that are right.
 
     scikit-learn's ``balanced_accuracy_score``.
     """
-    y = _like_prediction(y, prediction).ravel()
-    _, inverse = np.unique(y, return_inverse=True)
-    right = np.bincount(inverse, weights=y == prediction.ravel())
-    return float(np.mean(right / np.bincount(inverse)))
+    y = _like_prediction(y, prediction)
+    weight = np.ones(len(y)) if sample_weight is None else sample_weight
+    weight = np.repeat(weight, y.size // len(y))
+    _, inverse = np.unique(y.ravel(), return_inverse=True)
+    right = np.bincount(inverse, weights=weight * (y == prediction).ravel())
+    return float(np.mean(right / np.bincount(inverse, weights=weight)))
 
 
-def r2(y: NDArray[Any], prediction: NDArray[Any]) -> float:
+def r2(
+    y: NDArray[Any], prediction: NDArray[Any], sample_weight: Weights = None
+) -> float:
     """1 - residual over total sum of squares, averaged over the outputs.
 
     scikit-learn's ``r2_score``, also where an output is constant: 1 if it is predicted
     exactly, else 0.
     """
     y, prediction = _float64(y, prediction)
-    residual = np.sum((y - prediction) ** 2, axis=0)
-    total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
+    residual = np.average((y - prediction) ** 2, axis=0, weights=sample_weight)
+    y = y - y[0]  # 0 where it is constant, whatever a mean is rounded to
+    mean = np.average(y, axis=0, weights=sample_weight)
+    total = np.average((y - mean) ** 2, axis=0, weights=sample_weight)
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.where(total > 0, 1.0 - residual / total, residual == 0)
     return float(np.mean(score))
 
 
-def mean_squared_error(y: NDArray[Any], prediction: NDArray[Any]) -> float:
+def mean_squared_error(
+    y: NDArray[Any], prediction: NDArray[Any], sample_weight: Weights = None
+) -> float:
     """Mean of the squared differences, over samples and outputs."""
     y, prediction = _float64(y, prediction)
-    return float(np.mean((y - prediction) ** 2))
+    return _mean((y - prediction) ** 2, sample_weight)
 
 
-def root_mean_squared_error(y: NDArray[Any], prediction: NDArray[Any]) -> float:
+def root_mean_squared_error(
+    y: NDArray[Any], prediction: NDArray[Any], sample_weight: Weights = None
+) -> float:
     """Root of the mean squared difference, averaged over the outputs."""
     y, prediction = _float64(y, prediction)
-    return float(np.mean(np.sqrt(np.mean((y - prediction) ** 2, axis=0))))
+    squares = np.average((y - prediction) ** 2, axis=0, weights=sample_weight)
+    return float(np.mean(np.sqrt(squares)))
 
 
-def mean_absolute_error(y: NDArray[Any], prediction: NDArray[Any]) -> float:
+def mean_absolute_error(
+    y: NDArray[Any], prediction: NDArray[Any], sample_weight: Weights = None
+) -> float:
     """Mean of the absolute differences, over samples and outputs."""
     y, prediction = _float64(y, prediction)
-    return float(np.mean(np.abs(y - prediction)))
+    return _mean(np.abs(y - prediction), sample_weight)
+
+
+def _mean(values: NDArray[Any], sample_weight: Weights) -> float:
+    """Mean over the samples of their mean over the outputs."""
+    rows = values if values.ndim == 1 else values.mean(axis=1)
+    return float(np.average(rows, weights=sample_weight))
 
 
 def _float64(
@@ -148,10 +178,28 @@ def _named(name: str, classifier: bool) -> Metric:
 
 
 def value(
-    name: str, metric: Metric, y: NDArray[Any], prediction: NDArray[Any]
+    name: str,
+    metric: Metric,
+    y: NDArray[Any],
+    prediction: NDArray[Any],
+    sample_weight: Weights = None,
 ) -> float:
-    """Return the metric's value, a float; NaN is one."""
-    found: Any = metric(y, prediction)
+    """Return the metric's value, a float; NaN is one.
+
+    A user's function gets the weights if it has a parameter for them whose default is
+    None or nothing: ``functools.partial(f, sample_weight=w)`` has weights of its own.
+    """
+    if any(metric is known for known in BY_NAME.values()):
+        if sample_weight is not None and not sample_weight.all():
+            # A row of weight 0 is none: no class of y, and its NaN nobody's.
+            counts = sample_weight > 0
+            y, prediction = y[counts], prediction[counts]
+            sample_weight = sample_weight[counts]
+        found: Any = metric(y, prediction, sample_weight)
+    elif _takes_weights(metric):
+        found = metric(y, prediction, sample_weight=sample_weight)
+    else:
+        found = metric(y, prediction)
     if isinstance(found, np.ndarray) and found.ndim == 0:
         found = found[()]
     if isinstance(found, (bool, np.bool_)) or not isinstance(found, numbers.Real):
@@ -159,6 +207,16 @@ def value(
             f"the metric {name!r} must return a real number; got {type(found).__name__}"
         )
     return float(found)
+
+
+def _takes_weights(metric: Metric) -> bool:
+    try:
+        parameter = inspect.signature(metric).parameters.get("sample_weight")
+    except (TypeError, ValueError):  # compiled code need not tell
+        return False
+    return parameter is not None and any(
+        parameter.default is default for default in (None, parameter.empty)
+    )
 
 
 def direction(monitor: str, mode: str) -> float:

@@ -184,8 +184,8 @@ def _is_size(value: Any) -> bool:
 def _compare(network: Network, file: Any) -> None:
     """Hold the tensors of a file against those of the network it describes."""
     expected = {name: (shape, network.dtype) for name, _, shape in network._blocks}
-    for name, where in network._state_blocks:
-        expected[name] = (where.stop - where.start,), np.dtype(np.float64)
+    for name, _, shape in network._state_blocks:
+        expected[name] = shape, np.dtype(np.float64)
     names = set(file.keys())
     if missing := set(expected) - names:
         raise ValueError(f"it lacks the tensors {_listed(missing)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,19 @@ from fanin import losses
 # Rows gathered or predicted at a time: about this many bytes of X.
 BLOCK_BYTES = 8 << 20
 LABEL_ROWS = 1 << 16
+
+# One for each row, or None if all count the same.
+Weights = NDArray[np.float64] | None
+
+
+class Samples(NamedTuple):
+    """Rows of a data set, and how much each row of the set counts."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    rows: NDArray[np.intp] | None  # None: all
+    weight: Weights  # in the loss
+    own_weight: Weights  # in metrics: without the weights of classes
 
 
 def blocks(n: int, row_bytes: int) -> Iterator[slice]:
@@ -64,37 +77,24 @@ def sample_weights(
     loss: losses.Loss,
     y: NDArray[Any],
     n_outputs: int,
-) -> NDArray[np.float64] | None:
-    """Return one weight per row, or None if all count the same."""
-    n = y.shape[0]
-    weight: NDArray[np.float64] | None = None
+) -> tuple[Weights, Weights]:
+    """Return the weights of the rows by themselves, and times those of their classes.
+
+    None stands for weights that are all the same.
+    """
+    own: Weights = None
     if sample_weight is not None:
-        array = check.real_array(sample_weight, "sample_weight")
-        if array.shape != (n,):
-            raise ValueError(
-                f"sample_weight must have one weight for each of the {n} rows of X; "
-                f"got shape {array.shape}"
-            )
-        weight = np.ascontiguousarray(array, np.float64)
-        bad = ~(np.isfinite(weight) & (weight >= 0))
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(
-                "sample_weight must be finite and not negative; "
-                f"got {weight[row]} at row {row}"
-            )
-    if class_weight is not None:
-        factor = _class_factors(class_weight, loss, y, n_outputs)
+        own = check.sample_weights(sample_weight, y.shape[0])
+    if class_weight is None:
+        return own, own
+    weight = _class_factors(class_weight, loss, y, n_outputs)
+    name = "the weights that class_weight gives the samples"
+    if own is not None:
+        name = "sample_weight * class_weight"
         with np.errstate(over="ignore"):
-            weight = factor if weight is None else weight * factor
-    if weight is not None:
-        if not weight.any():
-            raise ValueError("every sample has weight 0: the mean loss is not defined")
-        with np.errstate(over="ignore"):
-            total = weight.sum()
-        if not np.isfinite(total):
-            raise ValueError("the weights of the samples must have a finite sum")
-    return weight
+            weight *= own
+    check.weight_sum(weight, name)
+    return own, weight
 
 
 def _class_factors(

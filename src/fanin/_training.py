@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fanin import _metrics, _sampling, _threads, callbacks, losses
 from fanin import _validation as check
+from fanin._sampling import Samples
 from fanin.history import History
 from fanin.optimizers import Optimizer
 
@@ -74,7 +75,7 @@ def fit(
     batch_size: int | None,
     sample_weight: ArrayLike | None,
     class_weight: Any,
-    validation: Sequence[ArrayLike] | None,
+    validation: Sequence[ArrayLike | None] | None,
     validation_fraction: float,
     early_stopping: Any,
     metrics: Any,
@@ -175,13 +176,13 @@ class _Run:
 
     # --- what was given -----------------------------------------------------------
 
-    def check_targets(self, y: NDArray[Any], name: str = "") -> None:
+    def check_targets(self, y: NDArray[Any]) -> None:
         """Refuse a bad target now, not in the batch that it would be in."""
         net = self.network
         loss = net.loss_function
         bad = loss._first_bad(y, net.n_outputs, net.dtype, self.threads)
         if bad >= 0:
-            raise ValueError(name + loss.bad_target(y, bad))
+            raise ValueError(loss.bad_target(y, bad))
 
     def set_options(
         self,
@@ -211,7 +212,7 @@ class _Run:
         self.hooks = callbacks.hooks(given_callbacks)
 
     def set_weights(self, sample_weight: ArrayLike | None, class_weight: Any) -> None:
-        self.weight = _sampling.sample_weights(
+        self.own_weight, self.weight = _sampling.sample_weights(
             sample_weight,
             class_weight,
             self.network.loss_function,
@@ -246,26 +247,19 @@ class _Run:
         self.source = copy.deepcopy(self.checkpoint.source)
 
     def set_validation(
-        self, validation: Sequence[ArrayLike] | None, fraction: float
+        self, validation: Sequence[ArrayLike | None] | None, fraction: float
     ) -> None:
         fraction = check.real(
             fraction, "validation_fraction", minimum=0.0, maximum=1.0, open_maximum=True
         )
         self.fraction = fraction
         self.rows: NDArray[np.intp] | None = None  # to train on; None: all
-        self.held: tuple[NDArray[Any], NDArray[Any], NDArray[np.intp] | None] | None
-        self.held = None
+        self.held: Samples | None = None
         self.split = None
         if validation is not None:
             if fraction > 0:
                 raise ValueError("give validation or validation_fraction, not both")
-            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-                raise TypeError("validation must be a pair (X, y)")
-            held_X, held_y = self.network._batch(
-                validation[0], validation[1], "validation X"
-            )
-            self.check_targets(held_y, "validation ")
-            self.held = held_X, held_y, None
+            self.held = self.given(validation)
         elif fraction > 0:
             source = self.source
             if self.checkpoint is not None:
@@ -277,10 +271,36 @@ class _Run:
             self.rows, held_rows = _sampling.hold_out(
                 fraction, source, self.network.loss_function, self.y
             )
-            self.held = self.X, self.y, held_rows
-            if self.weight is not None and not self.weight[self.rows].any():
-                raise ValueError("every sample to train on has weight 0")
+            self.held = self.samples(held_rows)
+            if self.weight is not None:
+                for rows, what in ((self.rows, "to train on"), (held_rows, "held out")):
+                    check.weight_sum(
+                        self.weight[rows], f"the weights of the samples {what}"
+                    )
         self.epoch_state = self.source.bit_generator.state
+
+    def given(self, validation: Any) -> Samples:
+        """Check data to validate on that is not of the data to fit."""
+        parts: tuple[Any, ...] = ()
+        got = check.what(validation)
+        if isinstance(validation, (tuple, list)):
+            parts, got = tuple(validation), f"{got} of {len(validation)}"
+        if len(parts) not in (2, 3):
+            raise TypeError(
+                f"validation must be a tuple (X, y) or (X, y, sample_weight); got {got}"
+            )
+        try:
+            X, y = self.network._batch(*parts[:2])
+            self.check_targets(y)
+            weight = self.network._weights((*parts, None)[2], X.shape[0])
+        except (TypeError, ValueError) as error:
+            error.args = (f"validation {error}",)
+            raise
+        return Samples(X, y, None, weight, weight)
+
+    def samples(self, rows: NDArray[np.intp] | None) -> Samples:
+        """Name rows of the data to fit."""
+        return Samples(self.X, self.y, rows, self.weight, self.own_weight)
 
     def set_metrics(self, metrics: Any) -> None:
         classifier = isinstance(
@@ -603,26 +623,19 @@ class _Run:
         """Return the losses and metrics after an epoch, by name."""
         network, found = self.network, {}
         if self.held is not None:
-            X, y, rows = self.held
-            if rows is None:
-                loss = network.loss(X, y, n_threads=self.threads)
-            else:
-                loss = network._evaluate(X, y, None, rows, self.threads)
-            found["validation_loss"] = loss
-            found |= self.measure("validation_", X, y, rows)
+            held = self.held
+            found["validation_loss"] = network._evaluate(
+                held.X, held.y, None, held.rows, self.threads, held.weight
+            )
+            found |= self.measure("validation_", held)
         if self.training_metrics:
-            found |= self.measure("", self.X, self.y, self.rows)
+            found |= self.measure("", self.samples(self.rows))
         return found
 
-    def measure(
-        self,
-        prefix: str,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        rows: NDArray[np.intp] | None,
-    ) -> dict[str, float]:
+    def measure(self, prefix: str, samples: Samples) -> dict[str, float]:
         if not self.metrics:
             return {}
+        X, y, rows, _, weight = samples
         n = X.shape[0] if rows is None else rows.size
         prediction: NDArray[Any] | None = None
         for part in _sampling.blocks(n, X.itemsize * X.shape[1]):
@@ -635,10 +648,12 @@ class _Run:
             prediction[part] = out
         assert prediction is not None
         truth = y if rows is None else y[rows]
+        if weight is not None and rows is not None:
+            weight = weight[rows]
         if truth.ndim == 2 and truth.shape[1] == 1 and prediction.ndim == 1:
             truth = truth[:, 0]
         return {
-            prefix + name: _metrics.value(name, metric, truth, prediction)
+            prefix + name: _metrics.value(name, metric, truth, prediction, weight)
             for name, metric in self.metrics.items()
         }
 

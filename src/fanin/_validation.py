@@ -363,8 +363,13 @@ def sample_weights(
         raise ValueError(
             f"{name} must be finite and not negative; got {given[row]} at index {row}"
         )
+    weight_sum(found, name)
+    return found
+
+
+def weight_sum(weights: NDArray[np.float64], name: str) -> None:
+    """Refuse weights that define no weighted mean: 1 / their sum must be finite."""
     with np.errstate(over="ignore"):
-        total = float(found.sum())
+        total = float(weights.sum())
     if not np.finfo(np.float64).tiny <= total <= np.finfo(np.float64).max:
         raise ValueError(f"{name} must have a positive, finite sum; got {total}")
-    return found

@@ -42,7 +42,8 @@ class History:
         their samples (or by the sum of their weights). With L-BFGS the loss after
         the iteration.
     validation_loss : list of float
-        Loss on the validation set after the epoch; empty without one.
+        Loss on the validation set after the epoch, weighted as `Network.fit` says;
+        empty without one.
     seconds : list of float
         Wall time of the epoch, validation and metrics included.
     metrics : dict of str to list of float

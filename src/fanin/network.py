@@ -165,33 +165,10 @@ class Network:
         self._dropout_key = (0, 0)
 
     def _compile(self) -> None:
-        """Make the plan, and the tables of named stretches of the flat vectors."""
+        """Make the plan, which says where the layers' arrays lie in flat vectors."""
         self._plan = self._make_plan(self.dtype)
-        self._blocks: list[tuple[str, slice, tuple[int, ...]]] = []
-        self._state_blocks: list[tuple[str, slice]] = []
-        width, at, state_at = self.n_inputs, 0, 0
-        for i, layer in enumerate(self.layers):
-            spec = layer._compiled()
-            shapes: dict[str, tuple[int, ...]] = {}
-            if layer.kind == "dense":
-                shapes["weight"] = (width, spec["n_out"])
-                width = spec["n_out"]
-                if spec["bias"]:
-                    shapes["bias"] = (width,)
-            elif spec.get("affine"):
-                shapes["gamma"] = (width,)
-                if layer.kind != "rms_norm":
-                    shapes["beta"] = (width,)
-            for name, shape in shapes.items():
-                size = math.prod(shape)
-                where = slice(at, at + size)
-                self._blocks.append((f"{layer.kind}{i}.{name}", where, shape))
-                at += size
-            if layer.kind == "batch_norm":
-                for name in ("running_mean", "running_var"):
-                    stretch = slice(state_at, state_at + width)
-                    self._state_blocks.append((f"{layer.kind}{i}.{name}", stretch))
-                    state_at += width
+        self._blocks = self._plan.blocks
+        self._state_blocks = self._plan.state_blocks
         self._mixes_rows = any(isinstance(layer, BatchNorm) for layer in self.layers)
         self._draws = any(isinstance(layer, Dropout) for layer in self.layers)
 
@@ -461,7 +438,7 @@ class Network:
         >>> net.named_buffers()["batch_norm1.running_var"]
         array([1., 1.])
         """
-        return {name: self._state[where] for name, where in self._state_blocks}
+        return {name: self._state[where] for name, where, _ in self._state_blocks}
 
     def _snapshot(self) -> tuple[Any, ...]:
         """Copy what training changes."""
@@ -821,12 +798,10 @@ class Network:
 
     # --- loss and gradient ----------------------------------------------------------
 
-    def _batch(
-        self, X: ArrayLike, y: ArrayLike, X_name: str = "X"
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        array = check.samples(X, self.n_inputs, X_name)
+    def _batch(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        array = check.samples(X, self.n_inputs)
         if array.shape[0] == 0:
-            raise ValueError(f"{X_name} has no rows: the mean loss is not defined")
+            raise ValueError("X has no rows: the mean loss is not defined")
         return array, self.loss_function.targets(y, array.shape[0], self.n_outputs)
 
     def _weights(
@@ -1469,7 +1444,7 @@ class Network:
         batch_size: int | None,
         sample_weight: ArrayLike | None = None,
         class_weight: str | Mapping[int, float] | None = None,
-        validation: Sequence[ArrayLike] | None = None,
+        validation: Sequence[ArrayLike | None] | None = None,
         validation_fraction: float = 0.0,
         early_stopping: EarlyStopping | int | None = None,
         metrics: Any = (),
@@ -1512,11 +1487,14 @@ class Network:
             weight ``n_samples / (n_classes * n_samples_of_c)`` (King & Zeng 2001);
             labels that a dict lacks get 1. For integer or one-hot labels and for
             labels 0 and 1 of a single logit.
-        validation : (X, y), optional
-            Evaluated after each epoch, without weights.
+        validation : (X, y) or (X, y, sample_weight), optional
+            Evaluated after each epoch. Its loss and its metrics are weighted means by
+            the weights given here and by nothing else: not by `class_weight`.
         validation_fraction : float, default=0.0
             Part of the samples to hold out for validation instead, in [0, 1), drawn
-            with `rng`; the same part of each class where samples have one label.
+            with `rng`; the same part of each class where samples have one label. The
+            samples keep their weights: `sample_weight` counts in the validation loss
+            and in metrics, `class_weight` in the loss.
         early_stopping : fanin.callbacks.EarlyStopping, int or True, optional
             When to stop, and whether to restore the best parameters. An integer is
             its patience, True its defaults.
@@ -1525,10 +1503,12 @@ class Network:
             "balanced_accuracy" for cross-entropies; "r2", "mean_absolute_error",
             "mean_squared_error" and "root_mean_squared_error" for other losses; or
             a function ``(y_true, prediction) -> float`` of the targets and what
-            `predict` returns.
+            `predict` returns. If it has a parameter `sample_weight` whose default is
+            None or nothing, as the metrics of scikit-learn have, it gets the weights in
+            that, or None where there are none.
         training_metrics : bool, default=False
-            Whether to compute the metrics on the training data, too. This costs a
-            forward pass over all of it after each epoch.
+            Whether to compute the metrics on the training data, too, with
+            `sample_weight`. This costs a forward pass over all of it after each epoch.
         callbacks : callable, fanin.callbacks.Callback or sequence of them
             Called after each epoch (a plain function) or batch, with a
             `fanin.callbacks.TrainingState`; one that returns True ends training.

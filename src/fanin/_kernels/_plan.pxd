@@ -18,6 +18,8 @@ cdef class Plan:
     cdef Py_ssize_t widest_norm
     cdef bint mixes_rows            # in training: batch normalization
     cdef bint penalized
+    cdef readonly list blocks
+    cdef readonly list state_blocks
     cdef readonly Py_ssize_t n_inputs
     cdef readonly Py_ssize_t n_outputs
     cdef readonly Py_ssize_t n_parameters

@@ -41,6 +41,8 @@ from libc.string cimport memcpy, memset
 
 cimport numpy as cnp
 
+import math
+
 import numpy as np
 
 from ._activations cimport activation_init, activation_needs_input
@@ -559,6 +561,20 @@ cdef void *cut(char *base, size_t *at, size_t size) noexcept nogil:
     return place
 
 
+cdef Py_ssize_t place(list blocks, str name, tuple shape) except -1:
+    """Append an array to the blocks of a flat vector; returns where it starts."""
+    start = end_of(blocks)
+    stop = start + math.prod(shape)
+    if stop > 10**18:
+        raise ValueError("the network has more than 1e18 parameters")
+    blocks.append((name, slice(start, stop), shape))
+    return start
+
+
+cdef object end_of(list blocks):
+    return blocks[len(blocks) - 1][1].stop if blocks else 0
+
+
 cdef class Plan:
     """The compiled form of a list of layers and a loss.
 
@@ -581,10 +597,13 @@ cdef class Plan:
     vector of n_state float64 numbers: the running means of a batch normalization,
     then its running variances. What would make a kernel leave an array is checked
     here once more.
+
+    blocks and state_blocks say where the layers' arrays lie in theta and in state: for
+    each, in order, (name, slice, shape), as ("dense0.weight", slice(0, 6), (3, 2)).
     """
 
     def __cinit__(self, list layers, Py_ssize_t n_inputs, loss, dtype):
-        cdef Py_ssize_t offset = 0, widest = 0, row = 0, n = n_inputs
+        cdef Py_ssize_t widest = 0, row = 0, n = n_inputs
         cdef int number
         cdef Operation *o
         self.itemsize = dtype.itemsize
@@ -594,6 +613,8 @@ cdef class Plan:
         if quantiles is not None:
             self.quantiles = np.array(quantiles, np.float64)
         self.n_inputs = n_inputs
+        self.blocks = []
+        self.state_blocks = []
         self.operations = <Operation *>calloc(len(layers), sizeof(Operation))
         self.inference = <Operation *>calloc(len(layers) + 1, sizeof(Operation))
         self.decayed = <Py_ssize_t *>calloc(2 * len(layers), sizeof(Py_ssize_t))
@@ -601,6 +622,7 @@ cdef class Plan:
             raise MemoryError
         for number, layer in enumerate(layers):
             o = &self.operations[number]
+            name = f"{layer['kind']}{number}"
             o.kind = KINDS[layer["kind"]]
             o.number = number
             o.n_in = n
@@ -616,16 +638,12 @@ cdef class Plan:
                 o.keeps_input = activation_needs_input(&o.activation)
                 o.l2 = layer["l2"]
                 self.penalized = self.penalized or o.l2 != 0.0
-                o.weight = offset
-                if <double>o.n_in * <double>n + <double>offset > 1e18:
-                    raise ValueError("the network has more than 1e18 parameters")
-                offset += o.n_in * n
+                o.weight = place(self.blocks, f"{name}.weight", (o.n_in, n))
                 self.decayed[2 * self.n_decayed] = o.weight
-                self.decayed[2 * self.n_decayed + 1] = offset
+                self.decayed[2 * self.n_decayed + 1] = o.weight + o.n_in * n
                 self.n_decayed += 1
                 if layer["bias"]:
-                    o.bias = offset
-                    offset += n
+                    o.bias = place(self.blocks, f"{name}.bias", (n,))
                     self.n_sums += n
             elif o.kind == DROPOUT:
                 o.rate = layer["rate"]
@@ -633,17 +651,15 @@ cdef class Plan:
                 o.eps = layer["eps"]
                 self.widest_norm = max(self.widest_norm, n)
                 if layer["affine"]:
-                    o.weight = offset
-                    offset += n
+                    o.weight = place(self.blocks, f"{name}.gamma", (n,))
                     if o.kind != RMS_NORM:
-                        o.bias = offset
-                        offset += n
+                        o.bias = place(self.blocks, f"{name}.beta", (n,))
                     self.n_sums += 2 * n
                 if o.kind == BATCH_NORM:
                     self.mixes_rows = True
                     o.momentum = layer["momentum"]
-                    o.state = self.n_state
-                    self.n_state += 2 * n
+                    o.state = place(self.state_blocks, f"{name}.running_mean", (n,))
+                    place(self.state_blocks, f"{name}.running_var", (n,))
             widest = max(widest, n)
             row += n * (2 if o.keeps_input else 1)
             if o.kind != DROPOUT:
@@ -654,7 +670,8 @@ cdef class Plan:
             self.inference[0] = self.operations[0]
             self.inference[0].kind = ACTIVATION
             self.n_inference = 1
-        self.n_parameters = offset
+        self.n_parameters = end_of(self.blocks)
+        self.n_state = end_of(self.state_blocks)
         self.n_outputs = n
         if self.quantiles is not None:
             if self.quantiles.shape != (n,):
