@@ -12,7 +12,7 @@ that the increments need, when theirs are done.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ class Case:
     """What the loss is a function of, beside the parameters: one call of it."""
 
     layers: Sequence[dict[str, Any]]  # as the plan is made of
+    # Where their arrays lie in the parameters and in the state: "dense0.weight", ...
+    arrays: Mapping[str, slice]
     loss: losses.Loss
     X: NDArray[Any]
     y: NDArray[Any]
@@ -138,29 +140,26 @@ class LossChanges:
     def _stretch(self, rows: NDArray[np.intp], share: Array) -> Stretch:
         case, theta = self.case, self.theta
         A = np.ascontiguousarray(case.X[rows], np.float64)
-        at, state_at = 0, 0
         steps: list[Step] = []
         for number, spec in enumerate(case.layers):
-            kind, n_in = spec["kind"], A.shape[1]
-            step = Step(kind, A, A, n_in)
+            kind = spec["kind"]
+            name = f"{kind}{number}"
+            step = Step(kind, A, A, A.shape[1])
             if kind == "dense":
-                n = spec["n_out"]
-                step.W = theta[at : at + n_in * n].reshape(n_in, n)
-                step.weight, step.l2 = at, spec["l2"]
-                at += n_in * n
+                where = case.arrays[f"{name}.weight"]
+                step.W = theta[where].reshape(step.n_in, spec["n_out"])
+                step.weight, step.l2 = where.start, spec["l2"]
                 step.out = dense(A, step.W)
                 if spec["bias"]:
-                    step.bias = at
-                    step.out += theta[at : at + n]
-                    at += n
+                    where = case.arrays[f"{name}.bias"]
+                    step.bias = where.start
+                    step.out += theta[where]
             elif kind == "dropout":
                 if number in self.masks:
                     step.factor = np.ascontiguousarray(self.masks[number][rows])
                     step.out = A * step.factor
             elif kind != "activation":
-                state_at = self._normalize(step, spec, at, state_at)
-                if spec["affine"]:
-                    at += n_in if kind == "rms_norm" else 2 * n_in
+                self._normalize(step, spec, name)
             if kind != "activation":
                 steps.append(step)
             A = step.out
@@ -172,21 +171,14 @@ class LossChanges:
                 A = out
         return Stretch(steps, A, case.y[rows], share[rows])
 
-    def _normalize(
-        self, step: Step, spec: dict[str, Any], at: int, state_at: int
-    ) -> int:
-        """Fill in a normalization's step; returns the next offset of the state."""
-        case, x, n = self.case, step.A, step.n_in
-        if spec["affine"]:
-            step.W = self.theta[at : at + n]
-            step.weight = at
-            if step.kind != "rms_norm":
-                step.bias = at + n
+    def _normalize(self, step: Step, spec: dict[str, Any], name: str) -> None:
+        """Fill in a normalization's step."""
+        case, x = self.case, step.A
         axis = 0 if step.kind == "batch_norm" else 1
         if step.kind == "batch_norm" and not case.training:
             step.kind = "fixed"
-            mean = case.state[state_at : state_at + n][None]
-            var = case.state[state_at + n : state_at + 2 * n][None]
+            mean = case.state[case.arrays[f"{name}.running_mean"]][None]
+            var = case.state[case.arrays[f"{name}.running_var"]][None]
         else:
             mean = x.mean(axis, keepdims=True)
             if step.kind == "rms_norm":
@@ -195,10 +187,15 @@ class LossChanges:
         rstd = 1.0 / np.sqrt(var + spec["eps"])
         step.rstd = rstd.ravel()
         step.A = np.ascontiguousarray((x - mean) * rstd)
-        step.out = step.A if step.W is None else step.A * step.W
-        if step.bias >= 0:
-            step.out = step.out + self.theta[at + n : at + 2 * n]
-        return state_at + (2 * n if axis == 0 else 0)
+        step.out = step.A
+        if spec["affine"]:
+            where = case.arrays[f"{name}.gamma"]
+            step.W, step.weight = self.theta[where], where.start
+            step.out = step.A * step.W
+            if spec["kind"] != "rms_norm":
+                where = case.arrays[f"{name}.beta"]
+                step.bias = where.start
+                step.out = step.out + self.theta[where]
 
     # -- the kernel's tables -----------------------------------------------------------
 

@@ -257,6 +257,7 @@ class _Point:
         net = self.net
         return Case(
             layers=net._specs(),
+            arrays={k: at for k, at, _ in (*net._blocks, *net._state_blocks)},
             loss=net.loss_function,
             X=self.X,
             y=self.y,
