@@ -505,6 +505,13 @@ def loss_changes(
     return plus, minus, span
 
 
+def quotients(plus, minus, span, expected, near, n_threads=1):
+    """Return (out, whether all of them are near)."""
+    out = (plus - minus) / span
+    close = np.abs(out - expected) <= near * np.abs(expected)
+    return out, bool((close | np.isnan(span)).all())
+
+
 # --- _callback ------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import reference
 import fanin
 from fanin import activations, layers, losses
 from fanin._increments import LossChanges
-from fanin._kernels._increments import Increments
+from fanin._kernels._increments import Increments, quotients
 from fanin._kernels._operations import dropout_mask
 from fanin._network_check import _Point
 
@@ -384,6 +384,24 @@ def test_a_line_ends_where_the_outputs_move_far(activation):
         one, other = changes[:63], expected[:63]  # of the first layer
         size = np.abs(other) + np.sqrt(np.mean(other**2))
         assert (np.abs(one - other) <= 200 * EPS * size).all()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("wrong", [None, 0, 20_000, 40_000])
+def test_quotients_are_the_twins_and_tell_of_one_that_is_far(wrong, n_threads):
+    rng = np.random.default_rng(0)
+    plus, minus, span = rng.random((3, 40_001)) + 1.0
+    expected = (plus - minus) / span * (1.0 + 1e-9)
+    if wrong is not None:
+        expected[wrong] *= 1.0 + 1e-5
+    span[7], expected[7] = np.nan, 1.0  # left out
+    arguments = plus, minus, span, expected, 1e-7
+    found = quotients(*arguments, n_threads)
+    wanted = reference.quotients(*arguments)
+    np.testing.assert_array_equal(found[0], wanted[0])
+    assert found[1] is wanted[1] is (wrong is None)
+    expected[9] = np.nan
+    assert quotients(*arguments, n_threads)[1] is False
 
 
 # --- kinks --------------------------------------------------------------------------

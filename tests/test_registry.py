@@ -60,6 +60,7 @@ TWINS = {
     "_parallel.probe": "probe",
     "_perturb.central_differences": "central_differences",
     "_increments.Increments.run": "loss_changes",
+    "_increments.quotients": "quotients",
     "_operations.dropout_mask": "dropout_mask",
     "_signals.observe": "observe",
     "_source.column_order": "column_order",

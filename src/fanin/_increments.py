@@ -90,6 +90,13 @@ class Stretch:
 Changes = tuple[Array, Array, Array, NDArray[np.bool_]]
 
 
+def steps(step: Array | float, theta: Array, where: NDArray[np.intp]) -> Array:
+    """Return the steps of some entries, as the kernel takes them."""
+    if isinstance(step, float):
+        return step * np.maximum(1.0, np.abs(theta[where]))
+    return step[where]
+
+
 class LossChanges:
     """The changes of the loss under changes of single parameters.
 
@@ -343,7 +350,7 @@ class LossChanges:
 
     def run(
         self,
-        step: Array,
+        step: Array | float,
         n_threads: int,
         selected: NDArray[np.intp] | None = None,
         progress: Tell | None = None,
@@ -352,11 +359,12 @@ class LossChanges:
     ) -> Changes:
         """Return the changes of the loss under +step and -step.
 
-        Of every entry, or those that are `selected`: changes up, changes down, the
-        distance of the two points (NaN for entries left out), and whether a kink was
-        passed. The points are numbers of the machine, unless not `representable`: a
-        change knows no point, and its step may be smaller than their spacing. `into`
-        is what was returned for other entries, to be filled in.
+        A number for a step is multiplied by max(1, |theta|). Of every entry, or those
+        that are `selected`: changes up, changes down, the distance of the two points
+        (NaN for entries left out), and whether a kink was passed. The points are
+        numbers of the machine, unless not `representable`: a change knows no point, and
+        its step may be smaller than their spacing. `into` is what was returned for
+        other entries, to be filled in.
         """
         n = self.theta.size
         theta = self.theta if representable else np.zeros(n)
@@ -396,7 +404,7 @@ class LossChanges:
         self,
         entries: NDArray[np.intp],
         origin: Array,
-        step: Array,
+        step: Array | float,
         plus: Array,
         minus: Array,
     ) -> None:
@@ -407,8 +415,9 @@ class LossChanges:
                 inside = (at.weight <= entries) & (entries < at.weight + at.W.size)
                 where = entries[inside]
                 theta = self.theta[where]
+                size = steps(step, self.theta, where)
                 for changes, sign in ((plus, 1.0), (minus, -1.0)):
-                    h = (origin[where] + sign * step[where]) - origin[where]
+                    h = (origin[where] + sign * size) - origin[where]
                     changes[where] += at.l2 * h * (theta + 0.5 * h)
 
     # -- how well two right gradients can agree ----------------------------------------

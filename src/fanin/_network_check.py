@@ -15,6 +15,7 @@ from fanin import _report, _taylor, _threads
 from fanin import _validation as check
 from fanin._evaluate import Differences, progress_bar
 from fanin._increments import Case, LossChanges, Tell
+from fanin._kernels._increments import quotients
 from fanin._kernels._perturb import central_differences
 from fanin._report import GradientReport
 from fanin._second_look import EPS64
@@ -42,8 +43,6 @@ THRESHOLDS = {
 CLOSER = 2.0**-20
 # The most that an estimate of rounding may say, in last digits of the whole gradient.
 MOST_DIGITS = 64.0
-# Entries that are gone through at once, so that what they need stays in the cache.
-PIECE = 1 << 14
 # Entries that are looked at closer before it is said that a whole array differs.
 AGAIN = 64
 
@@ -93,7 +92,7 @@ def check_network(
     at = _Point(net, array, targets, weights, training)
     base = at.loss()
     named = net.unflatten(at.theta), net.unflatten(np.asarray(gradient))
-    parameters = Parameters(named[0], perturbed=False)
+    parameters = Parameters(named[0], vector=at.theta)
     work = Work(
         Selection(indices, parameters, generator),
         None if time_limit is None else start + time_limit,
@@ -399,9 +398,6 @@ class IncrementsCheck:
         self.thresholds, self.n_threads = thresholds, n_threads
         self.parameters, n = parameters, parameters.size
         self.analytic = gradient
-        self.step = np.abs(parameters.vector)
-        np.maximum(self.step, 1.0, out=self.step)
-        self.step *= eps
         self.status = np.zeros(n, np.int8)
         self.plus, self.minus, self.span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
         self.crossed = np.zeros(n, np.bool_)
@@ -417,16 +413,14 @@ class IncrementsCheck:
             self._leave_kinks()
         # At best an entry is known to its last digit. What rounding leaves of terms
         # that cancel is first measured, then estimated from their sizes.
-        self.numeric = np.empty_like(self.plus)
-        near = True
-        for first in range(0, self.numeric.size, PIECE):
-            here = slice(first, first + PIECE)
-            x, a = self.numeric[here], self.analytic[here]
-            with np.errstate(invalid="ignore", over="ignore"):
-                np.subtract(self.plus[here], self.minus[here], out=x)
-                x /= self.span[here]
-                agrees = np.abs(x - a) <= self.thresholds[0] * np.abs(a)
-            near = near and bool((agrees | ~self.checked[here]).all())
+        self.numeric, near = quotients(
+            self.plus,
+            self.minus,
+            self.span,
+            self.analytic,
+            self.thresholds[0],
+            self.n_threads,
+        )
         self.notes += work.notes(self.checked)
         self.error: Any = partial(_last_digits, self.analytic, digit + EPS64)
         report = self._report(clean=near and not self.status.any())
@@ -450,7 +444,7 @@ class IncrementsCheck:
 
     def _compute(self, entries: Entries | None, tell: Tell | None) -> None:
         self.changes.run(
-            self.step,
+            self.eps,
             self.n_threads,
             entries,
             tell,
@@ -483,9 +477,8 @@ class IncrementsCheck:
 
     def _closer(self, entries: Entries, scale: float = CLOSER) -> tuple[Any, ...]:
         self.n_evaluations += 2 * entries.size
-        return self.changes.run(
-            scale * self.step, self.n_threads, entries, representable=False
-        )
+        step = scale * self.eps * np.maximum(1.0, np.abs(self.parameters.vector))
+        return self.changes.run(step, self.n_threads, entries, representable=False)
 
     def _leave_kinks(self) -> None:
         """Take the entries that passed a kink with a step that does not.

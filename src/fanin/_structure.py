@@ -191,9 +191,12 @@ class Parameters:
     """A structure of parameters that can be perturbed in place, entry by entry."""
 
     def __init__(
-        self, structure: Any, root: str = "params", perturbed: bool = True
+        self,
+        structure: Any,
+        root: str = "params",
+        vector: NDArray[np.float64] | None = None,
     ) -> None:
-        """`perturbed`: whether arrays will be, and so have to be kept for `restore`."""
+        """`vector`: what the arrays are the parts of, if nothing will be perturbed."""
         self.structure = structure
         self.blocks: list[Block] = []
         self.slots: list[Slots] = []
@@ -229,8 +232,10 @@ class Parameters:
             raise ValueError(f"{root} holds no entries: there is nothing to check")
         _check_aliases(whole)
         self._saved: list[NDArray[Any] | None] = []
-        if perturbed:
-            self._saved = [a if a is None else a.copy(order="K") for a in self._arrays]
+        if vector is not None:
+            self.vector = vector
+            return
+        self._saved = [a if a is None else a.copy(order="K") for a in self._arrays]
         self.vector = np.empty(self.size)
         for block, array, home in zip(
             self.blocks, self._arrays, self._homes, strict=True

@@ -6,6 +6,15 @@ from typing_extensions import disjoint_base
 
 LOSSES: dict[str, int]
 
+def quotients(
+    plus: NDArray[np.float64],
+    minus: NDArray[np.float64],
+    span: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    near: float,
+    n_threads: int,
+) -> tuple[NDArray[np.float64], bool]: ...
+
 @disjoint_base
 class Increments:
     task_size: int
@@ -56,7 +65,7 @@ class Increments:
         first: int,
         last: int,
         theta: NDArray[np.float64],
-        step: NDArray[np.float64],
+        step: NDArray[np.float64] | float,
         plus: NDArray[np.float64],
         minus: NDArray[np.float64],
         span: NDArray[np.float64],

@@ -26,7 +26,7 @@ samples: along a line 16 P m n_2 operations and 6 n_out m n_1 n_2, one by one
 2 P m (10 n_1 + 2 n_1 n_2 + ...), beside 4 m P^2 of whole passes. For each thread
 three rows of the widest layer for each change of a task, and six for each sample.
 """
-from libc.math cimport INFINITY, nextafter
+from libc.math cimport INFINITY, fabs, nextafter
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -185,7 +185,8 @@ cdef struct Job:
     const Py_ssize_t *bounds
     Py_ssize_t first
     const double *theta
-    const double *step
+    const double *step          # of each entry; NULL: eps max(1, |theta|)
+    double eps
     double *plus
     double *minus
     double *span
@@ -531,7 +532,7 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef Py_ssize_t entry = job.entries[start]
     cdef const Stage *s
     cdef const double *source
-    cdef double here, up, down
+    cdef double here, step, up, down
     cdef int at = 0, past
     while True:     # which stage the entries belong to
         s = &job.stages[at]
@@ -546,8 +547,12 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
     for e in range(count):
         entry = job.entries[start + e]
         here = job.theta[entry]
-        up = here + job.step[entry]
-        down = here - job.step[entry]
+        if job.step != NULL:
+            step = job.step[entry]
+        else:
+            step = job.eps * max(1.0, fabs(here))
+        up = here + step
+        down = here - step
         if up == here:      # a step below the spacing of theta: take the spacing
             up = nextafter(here, INFINITY)
         if down == here:
@@ -597,6 +602,68 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
         job.plus[entry] += w.change[2 * e]
         job.minus[entry] += w.change[2 * e + 1]
         job.crossed[entry] |= w.crossed[2 * e] | w.crossed[2 * e + 1]
+
+
+cdef enum:
+    PIECE = 1 << 14             # entries of a task of `quotients`
+
+cdef struct Quotients:
+    double *out
+    const double *plus
+    const double *minus
+    const double *span
+    const double *expected
+    double near
+    Py_ssize_t n
+    unsigned char *far          # of each task
+
+
+cdef void divide(void *context, Py_ssize_t index, int worker) noexcept nogil:
+    cdef Quotients *q = <Quotients *>context
+    cdef Py_ssize_t i, start = index * PIECE, stop = min(q.n, start + PIECE)
+    cdef Py_ssize_t far = 0
+    cdef double *out = q.out
+    cdef const double *plus = q.plus
+    cdef const double *minus = q.minus
+    cdef const double *span = q.span
+    cdef const double *expected = q.expected
+    cdef double near = q.near
+    for i in range(start, stop):
+        out[i] = (plus[i] - minus[i]) / span[i]
+        far += not (fabs(out[i] - expected[i]) <= near * fabs(expected[i])
+                    or span[i] != span[i])
+    q.far[index] = far > 0
+
+
+def quotients(
+    const double[::1] plus, const double[::1] minus, const double[::1] span,
+    const double[::1] expected, double near, int n_threads
+):
+    """Return (plus - minus) / span, and whether all are near what is expected.
+
+    As near as ``|quotient - expected| <= near |expected|``. An entry whose span is NaN
+    was left out.
+    """
+    cdef Quotients q
+    cdef Call call
+    cdef int rc
+    cdef Py_ssize_t n_tasks = (plus.shape[0] + PIECE - 1) // PIECE
+    cdef double[::1] out = np.empty(plus.shape[0])
+    cdef unsigned char[::1] far = np.empty(n_tasks, np.uint8)
+    q.out = &out[0]
+    q.plus = &plus[0]
+    q.minus = &minus[0]
+    q.span = &span[0]
+    q.expected = &expected[0]
+    q.near = near
+    q.n = plus.shape[0]
+    q.far = &far[0]
+    call_begin(&call, n_threads)
+    with nogil:
+        rc = parallel_for(&call, divide, &q, n_tasks)
+    if rc or call.stopped:
+        raise_stopped(&call)
+    return np.asarray(out), not np.any(far)
 
 
 cdef class Increments:
@@ -767,14 +834,15 @@ cdef class Increments:
     def run(
         self, const Py_ssize_t[::1] entries, const Py_ssize_t[::1] bounds,
         Py_ssize_t first, Py_ssize_t last, const double[::1] theta,
-        const double[::1] step, double[::1] plus, double[::1] minus,
-        double[::1] span, unsigned char[::1] crossed, int n_threads
+        step, double[::1] plus, double[::1] minus, double[::1] span,
+        unsigned char[::1] crossed, int n_threads
     ):
         """Add the changes of the loss under +step and -step to `plus` and `minus`.
 
-        Of tasks first to last: task i perturbs entries[bounds[i]:bounds[i + 1]], all of
-        one output column of one layer, at most `task_size`. `span` gets the distance
-        of both points, `crossed` a 1 where a kink was passed.
+        `step` is an array or a number, to be multiplied by max(1, |theta|). Of tasks
+        first to last: task i perturbs entries[bounds[i]:bounds[i + 1]], all of one
+        output column of one layer, at most `task_size`. `span` gets the distance of
+        both points, `crossed` a 1 where a kink was passed.
         """
         cdef Job *job = &self.job
         # (Room for a multiple of LINE.)
@@ -783,6 +851,7 @@ cdef class Increments:
         cdef Py_ssize_t size = changes * max(job.m, samples * job.widest)
         cdef Py_ssize_t block = min(<Py_ssize_t>BLOCK, job.m)
         cdef Py_ssize_t lines = 3 * block * job.widest
+        cdef const double[::1] steps
         cdef Worker *w
         cdef double *place
         cdef int i, rc = 0
@@ -793,7 +862,12 @@ cdef class Increments:
         job.bounds = &bounds[0]
         job.first = first
         job.theta = &theta[0]
-        job.step = &step[0]
+        job.step = NULL
+        if isinstance(step, float):
+            job.eps = step
+        else:
+            steps = step
+            job.step = &steps[0]
         job.plus = &plus[0]
         job.minus = &minus[0]
         job.span = &span[0]
