@@ -15,8 +15,10 @@ import reference
 from scipy import LowLevelCallable, optimize
 
 import fanin
-from fanin import check_gradient
+from fanin import _shadow, check_gradient
+from fanin._evaluate import Check
 from fanin._kernels import _callback
+from fanin._structure import Parameters, map_leaves
 
 FAULTY = ("wrong", "suspicious")
 
@@ -631,3 +633,39 @@ def test_a_float32_step_that_passes_kinks_is_no_alarm(scale):
 
         assert check_gradient(loss, params, gradient).verdict == "correct"
         assert check_gradient(loss, params, broken).verdict == "wrong"
+
+
+def test_what_adds_the_same_to_all_logits_hides_nothing_of_a_softmax():
+    """Moves that change nothing but rounding do not show what the function reads."""
+    rng = np.random.default_rng(0)
+    for n in range(2, 5):
+        labels = rng.integers(n, size=9)
+        params = {f"b{k}": np.zeros(n, np.float32) for k in range(8)}
+
+        def loss(p, labels=labels):
+            z = sum(p.values())
+            return np.log(np.exp(z).sum()) - z[labels].mean()
+
+        parameters = Parameters(params)
+        check = Check(loss, parameters, None)
+        check.run(np.ones(parameters.size), np.full(parameters.size, 1e-7), None)
+        shadow = Parameters(map_leaves(params, _shadow.double))
+        assert _shadow._moves_alike(check, shadow, loss(shadow.structure)) is not None
+
+
+def test_an_array_is_right_that_is_so_in_either_precision():
+    """Numbers of float32: of a sum that cancels they hold the rounding of its terms."""
+    params = {"w": np.zeros(1, np.float32), "b": np.zeros(2, np.float32)}
+
+    def loss(p):
+        # Kinks that the steps of float32 pass, and a derivative that is zero.
+        near = np.float32(1e-5)
+        kinked = p["w"] + 3 * np.clip(p["w"], -near, near)
+        return kinked.sum() + np.cos(p["b"]).sum()
+
+    gradient = {"w": np.float32([4]), "b": np.float32([3e-8, -3e-8])}
+    report = check_gradient(loss, params, gradient)
+    assert report.ok, str(report)
+    assert "float64 copies" in " ".join(report.diagnosis)
+    wrong = gradient | {"b": np.float32([3e-2, -3e-8])}
+    assert check_gradient(loss, params, wrong).blocks["b"].verdict == "wrong"

@@ -7,6 +7,7 @@ residuals and their Jacobian as given, at the standard starting points.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -409,3 +410,86 @@ def test_correct_plain_functions_raise_no_alarm(block, dtype):
         report = check_gradient(fun, x, grad, directions=seed % 2, rng=seed)
         assert report.verdict not in FAULTY, (seed, str(report), report.directions)
         assert x.tobytes() == before
+
+
+def network_on_kinks(seed, dtype):
+    """A small network by hand, many of whose arguments are 0, and its gradient.
+
+    Its first weights, or a part of them, are zero, biases too; the derivative of the
+    rectifier at 0 is 0, 1/2 or 1.
+    """
+    rng = np.random.default_rng([7, seed])
+    n, depth = int(rng.integers(1, 12)), int(rng.integers(2, 4))
+    sizes = [int(k) for k in rng.integers(1, 8, depth)] + [int(rng.integers(1, 5))]
+    slope, at_kink = rng.choice([0, 0, 0.01, 0.2]), rng.choice([0, 0.5, 1])
+    at_kink = slope + at_kink * (1 - slope)
+    X = rng.normal(size=(n, sizes[0])) * 10.0 ** rng.integers(0, 2)
+    params = {}
+    for k, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes), 1):
+        params[f"W{k}"] = rng.normal(size=(fan_in, fan_out)) / math.sqrt(fan_in)
+        params[f"b{k}"] = rng.normal(size=fan_out) * (rng.random(fan_out) < 0.3)
+    if rng.integers(3):
+        params["W1"][:] = 0
+    else:
+        params["W1"][:, rng.random(sizes[1]) < 0.5] = 0
+    params["b1"][:] = 0
+    X, params = X.astype(dtype), {name: p.astype(dtype) for name, p in params.items()}
+    labels, softmax = rng.integers(sizes[-1], size=n), bool(rng.integers(2))
+    Y = np.eye(sizes[-1], dtype=dtype)[labels]
+
+    def forward(p):
+        A = [X]
+        Z = []
+        for k in range(1, depth + 1):
+            Z.append(A[-1] @ p[f"W{k}"] + p[f"b{k}"])
+            A.append(np.where(Z[-1] > 0, Z[-1], dtype(slope) * Z[-1]))
+        return Z, A
+
+    def fun(p):
+        out = forward(p)[0][-1]
+        if softmax:
+            top = out.max(axis=1, keepdims=True)
+            return (np.log(np.exp(out - top).sum(axis=1)) + top[:, 0]).mean() - (
+                (out * Y).sum(axis=1).mean()
+            )
+        return ((out - Y) ** 2).sum() / 2
+
+    def grad(p):
+        Z, A = forward(p)
+        D = Z[-1] - Y
+        if softmax:
+            D = np.exp(Z[-1] - Z[-1].max(axis=1, keepdims=True))
+            D = (D / D.sum(axis=1, keepdims=True) - Y) / n
+        found = {}
+        for k in range(depth, 0, -1):
+            found[f"W{k}"], found[f"b{k}"] = A[k - 1].T @ D, D.sum(axis=0)
+            z = Z[k - 2]
+            factor = np.where(z > 0, 1, np.where(z < 0, slope, at_kink))
+            D = D @ p[f"W{k}"].T * factor.astype(D.dtype) if k > 1 else D
+        return {name: found[name] for name in p}
+
+    return fun, params, grad
+
+
+# These have, beside kinks that meet: a kink far away (159), a piece that curves, and
+# one on which all units pass their argument on (15), a sum that cancels (397).
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_of_zero_are_no_false_alarm(dtype):
+    for seed in (15, 159, 226, 397, *range(12)):
+        fun, params, grad = network_on_kinks(seed, dtype)
+        for gradient in (grad, grad(params)):
+            report = check_gradient(fun, params, gradient)
+            assert report.verdict not in FAULTY, (seed, str(report))
+
+
+@pytest.mark.parametrize("seed", [0, 4, 8, 9, 12, 14])
+def test_a_gradient_function_answers_for_itself_beside_kinks(seed):
+    """Numbers may be half as large by the conventions of kinks, a function may not."""
+    fun, params, grad = network_on_kinks(seed, np.float64)
+
+    def half(p):
+        return {name: g / 2 if name == "W1" else g for name, g in grad(p).items()}
+
+    assert check_gradient(fun, params, half).blocks["W1"].verdict in FAULTY
+    report = check_gradient(fun, params, half(params))
+    assert report.verdict in FAULTY or "on a kink" in " ".join(report.diagnosis)

@@ -93,6 +93,8 @@ class Kinks:
     own_error: NDArray[np.float64]
     error: NDArray[np.float64]
     status: NDArray[np.int8]
+    # The gradient, flat, at the parameters as they are now; None if it is no function.
+    gradient_at: Callable[[], NDArray[np.float64]] | None = None
 
     def _at(self, changes: list[tuple[int, int, float, float]]) -> float:
         """Evaluate with some entries changed: (block, entry, value, old value)."""
@@ -140,7 +142,8 @@ class Kinks:
         function is asked for its slopes at points beside this one, to which all
         parameters are moved, farther than the step: each shows the derivative of one
         of the smooth pieces that meet here. A smooth function has nearly one slope
-        at all of them, the more so the nearer they are.
+        at all of them, the more so the nearer they are. And a gradient that is a
+        function must have these slopes there.
         """
         where = self.parameters.blocks[b].where
         index = np.array(entries) + where.start
@@ -164,12 +167,23 @@ class Kinks:
             wide, narrow = (
                 self._slopes_between(b, few, scale) for scale in (1.0, 1 / 8)
             )
-            # The spread of a smooth function shrinks eightfold.
-            spread = np.ptp(narrow, axis=0)
-            own = broken[chosen] | (
-                (spread > np.ptp(wide, axis=0) / 2) & (spread > rounding[chosen])
-            )
+            # The spread of a smooth function shrinks eightfold. That of the middle half
+            # is not hidden by kinks far away, which few of the wide points have passed.
+            own = broken[chosen]
+            for spread in (np.ptp, _middle_half):
+                left = spread(narrow, axis=0)
+                own = own | (
+                    (left > spread(wide, axis=0) / 2) & (left > rounding[chosen])
+                )
             seen = np.concatenate([sides[chosen].T, near[:, chosen], wide, narrow])
+            low, high = seen.min(axis=0), seen.max(axis=0)
+            # And the slopes of the pieces at the point itself, on the lines through
+            # points on the same piece.
+            curved = wide - narrow
+            limits = narrow - np.where(
+                np.abs(curved) <= 0.01 * (high - low), curved / 7, 0.0
+            )
+            seen = np.concatenate([seen, limits])
             low, high = seen.min(axis=0), seen.max(axis=0)
             a = self.analytic[index[chosen]]
             slack = rounding[chosen] + _report.ALLOWANCE * self.own_error[index[chosen]]
@@ -179,6 +193,9 @@ class Kinks:
             apart &= np.abs(seen - sides[chosen][:, 1]) > slack + 0.01 * (high - low)
             slack += np.where(apart.any(axis=0), BEYOND * (high - low), 0.0)
             kinks[chosen] = own & (low - slack <= a) & (a <= high + slack)
+        explained = np.flatnonzero(kinks)
+        if explained.size and self._follows(b, index[explained]) is False:
+            kinks[:] = False
         return kinks
 
     def _reach(self) -> float:
@@ -230,6 +247,7 @@ class Kinks:
         blocks = self.parameters.blocks
         point = np.empty(self.n)
         far = self._reach() - 1.5
+        biases = sum(len(block.shape) <= 1 for block in blocks)
         for n, block in enumerate(blocks):
             # One sign for a whole array moves all units of a layer to one side;
             # farther in later arrays, so that they are not carried along.
@@ -242,8 +260,15 @@ class Kinks:
                 # As far as it goes: a step of a weight may be that of a large input.
                 if k % 8 >= 4:
                     distance = 10.0 ** (0.5 if len(block.shape) > 1 else 1.5 + far)
+            elif k % 8 == 6:
+                # And those of later layers farther, on one side, whatever the weights:
+                # all units pass their argument on. Then on either side.
+                sign, distance = 1.0, 10.0**0.5
+                if len(block.shape) <= 1:
+                    biases -= 1
+                    distance = 10.0 ** max(1.5, 1.5 + far - biases / 2)
             move = distance * sign * rng.uniform(0.5, 1, block.size)
-            if k % 4 == 3:
+            if k % 4 == 3 or k == 14:
                 move *= rng.choice([-1.0, 1.0], block.size)
             moved = (
                 self.parameters.vector[block.where]
@@ -256,7 +281,9 @@ class Kinks:
         """Call wrong what kinks explain, if one factor explains all of it as well.
 
         The values that kinks make up are in no common ratio to the central
-        differences, unless they are the slopes of a smooth piece that meets here.
+        differences, unless they are the slopes of a smooth piece that meets here, or
+        the same kinks scale them all (a layer of one unit): then the smooth pieces
+        scale them likewise, by less and by more.
         """
         start = self.parameters.blocks[b].where.start
         kinks = entries[self.status[entries + start] == _report.KINK] + start
@@ -287,6 +314,52 @@ class Kinks:
                 for scale in (1.0, 1 / 8)
             ]
         )
-        apart = np.abs(pieces - self.analytic[few]) > 1e-2 * np.abs(self.analytic[few])
-        if apart.all():
+        a = self.analytic[few]
+        apart = np.abs(pieces - a) > 1e-2 * np.abs(a)
+        within = (pieces.min(axis=0) <= a) & (a <= pieces.max(axis=0))
+        follows = self._follows(b, few)
+        if follows is None:
+            follows = not apart.all() or bool(within.all())
+        if not follows:
             self.status[kinks] = _report.WRONG
+
+    def _follows(self, b: int, entries: NDArray[np.intp]) -> bool | None:
+        """Whether a gradient function has the slopes at points beside this one.
+
+        No convention has a say there. None if it is no function, or they tell nothing.
+        """
+        if self.gradient_at is None:
+            return None
+        block = self.parameters.blocks[b]
+        error = _report.ALLOWANCE * (self.error[entries] + self.own_error[entries])
+        agree: list[bool] = []
+        for k in range(N_BESIDE):
+            point = self._beside(k, 1.0)
+            try:
+                self.parameters.write(point)
+                there = self.gradient_at()[entries]
+                here = self._at([])
+                for i, slope, e in zip(
+                    entries.tolist(), there.tolist(), error.tolist(), strict=True
+                ):
+                    j, old = i - block.where.start, float(point[i])
+                    plus, minus, _ = points(point[i], float(self.step[i]), block.dtype)
+                    up = self._at([(b, j, float(plus), old)]) - here
+                    down = here - self._at([(b, j, float(minus), old)])
+                    up, down = up / (float(plus) - old), down / (old - float(minus))
+                    size = max(abs(up), abs(down), abs(slope))
+                    # (Beside this kink another may be within the step.)
+                    if 1e-2 * size > e and abs(up - down) <= 1e-2 * size:
+                        agree.append(abs((up + down) / 2 - slope) <= 1e-2 * size)
+            except OutOfTime:
+                raise
+            except Exception:  # at a point that nobody asked for it may refuse to work
+                return None
+            finally:
+                self.parameters.restore()
+        return 2 * sum(agree) > len(agree) if agree else None
+
+
+def _middle_half(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    low, high = np.percentile(values, (25, 75), axis=axis)
+    return np.asarray(high - low)

@@ -56,6 +56,10 @@ _MADE_LATER = frozenset(
 )
 
 
+# What is known of each entry.
+_VECTORS = ("_numeric", "_step", "_f_plus", "_f_minus", "_error", "_status")
+
+
 class GradientError(AssertionError):
     """A gradient was not found correct; the message is the report's table.
 
@@ -332,6 +336,26 @@ class GradientReport:
         self.verdict = min(self.verdict, verdict, key=ORDER.index)
         self._found.insert(0, sentence)
         self._sentences = None
+
+    def _take(self, other: GradientReport, names: Sequence[str]) -> None:
+        """Take over what another check of the same gradient found of the arrays named.
+
+        Those that are correct here stay as they are.
+        """
+        places = [
+            where
+            for name, where, _ in self._spans
+            if name in names and self.blocks[name].verdict != "correct"
+        ]
+        if not places:
+            return
+        for vector in _VECTORS:
+            values = np.array(getattr(self, vector))
+            for where in places:
+                values[where] = getattr(other, vector)[where]
+            setattr(self, vector, values)
+        self._judge()
+        self._confirmed, self._sentences = [], None
 
     # -- the verdict ---------------------------------------------------------------
 

@@ -9,7 +9,6 @@ examines the entries that differ with other steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -47,8 +46,6 @@ class SecondLook(Kinks):
     ratio: NDArray[np.float64]
     confirmed: dict[int, float]  # what other steps found where they agree
     checked: NDArray[np.bool_] | None = None  # None: all of them
-    # The gradient, flat, at the parameters as they are now; None if it is no function.
-    gradient_at: Callable[[], NDArray[np.float64]] | None = None
 
     def _block_of(self, i: int) -> int:
         for b, block in enumerate(self.parameters.blocks):

@@ -267,7 +267,7 @@ def check_gradient(
             from fanin._shadow import shadow_report
 
             n = len(looked.notes)
-            found = shadow_report(looked, grad, unit)
+            found = shadow_report(looked, grad, unit, report)
             # Where float32 finds an error, float64 may say that there is none: the
             # large step has passed kinks, say. It adds nothing if it agrees.
             if report.verdict == "inconclusive":
