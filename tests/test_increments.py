@@ -120,9 +120,9 @@ def run(kernel, entry, d):
     theta, step = np.zeros(2), np.full(2, abs(d))
     plus, minus, span = np.zeros((3, 2))
     crossed = np.zeros(2, np.uint8)
-    entries = np.array([entry])
-    bounds = np.array([0, 1])
-    kernel.run(entries, bounds, 0, 1, theta, step, plus, minus, span, crossed, 1)
+    # Of the first stage: row 0 of column `entry`, or its biases' row.
+    task = np.array([[0, 0, entry, entry + 1]])
+    kernel.run(task, None, 0, 1, theta, step, plus, minus, span, crossed, 1)
     return plus[entry] if d > 0 else minus[entry]
 
 

@@ -72,6 +72,7 @@ class Step:
     function: tuple[Any, float] = ("identity", 0.0)
     factor: Array | None = None  # of dropout
     rstd: Array | None = None
+    stage: int = -1  # the kernel's
     l2: float = 0.0
 
 
@@ -211,14 +212,16 @@ class LossChanges:
         for step in stretch.steps:
             if step.kind == "dense":
                 assert step.W is not None
-                kernel.linear(step.W, step.A, step.weight, step.bias)
+                step.stage = kernel.linear(step.W, step.A, step.weight, step.bias)
             elif step.kind == "activation":
                 kernel.activation(step.A, step.out, *step.function)
             elif step.factor is not None:
                 kernel.scale(step.factor)
             elif step.rstd is not None:
                 kind = step.kind.removesuffix("_norm")
-                kernel.norm(kind, step.A, step.rstd, step.W, step.weight, step.bias)
+                step.stage = kernel.norm(
+                    kind, step.A, step.rstd, step.W, step.weight, step.bias
+                )
         self._end(kernel, stretch)
         return kernel
 
@@ -305,48 +308,41 @@ class LossChanges:
 
     def _tasks(
         self, selected: NDArray[np.intp] | None
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return entries in the kernels' order, and where each task begins."""
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """Return the kernels' tasks and, of selected entries, the rows' numbers."""
         chosen = None
         if selected is not None:
             chosen = np.zeros(self.theta.size, np.bool_)
             chosen[selected] = True
-        stretch = self.stretches[0]
-        size = min(s.kernel.task_size for s in self.stretches)
-        entries = np.empty(self.theta.size, np.intp)
-        total, counts = 0, [np.empty(0, np.intp)]
-        for step in stretch.steps:
-            n, weights = step.out.shape[1], 0
-            if step.weight >= 0:
-                weights = step.n_in if step.kind == "dense" else 1
-            if weights == 0 and step.bias < 0:
+        tasks, rows = [np.empty((0, 4), np.intp)], [np.empty(0, np.intp)]
+        before = 0
+        for step in self.stretches[0].steps:
+            if step.weight < 0:
                 continue
-            # A row for each output column.
-            row = weights + (step.bias >= 0)
-            table = entries[total : total + n * row].reshape(n, row)
-            np.add(
-                np.arange(step.weight, step.weight + n)[:, None],
-                n * np.arange(weights),
-                out=table[:, :weights],
-            )
-            if step.bias >= 0:
-                table[:, -1] = np.arange(step.bias, step.bias + n)
-            if chosen is None:
-                total += table.size
-                counts.append(np.full(n, row))
-            else:
-                mask = chosen[table]
-                some = table[mask]
-                entries[total : total + some.size] = some
-                total += some.size
-                counts.append(mask.sum(axis=1))
-        count = np.concatenate(counts)
-        pieces = -(-count // size)
-        # Equal pieces of each column.
-        start = np.repeat(np.cumsum(count) - count, pieces)
-        number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        bounds = start + number * np.repeat(count, pieces) // np.repeat(pieces, pieces)
-        return entries[:total], np.append(bounds, total)
+            n = step.out.shape[1]
+            n_weights = step.n_in if step.kind == "dense" else 1
+            counts = np.full(n, n_weights + (step.bias >= 0))
+            start = np.zeros(n, np.intp)  # of each column's rows
+            if chosen is not None:
+                parts = [chosen[step.weight : step.weight + n_weights * n]]
+                if step.bias >= 0:
+                    parts.append(chosen[step.bias : step.bias + n])
+                table = np.concatenate(parts).reshape(-1, n).T
+                counts = table.sum(axis=1)
+                rows.append(np.nonzero(table)[1])
+                start = before + np.cumsum(counts) - counts
+                before += rows[-1].size
+            size = self.stretches[0].kernel.task_size(step.stage)
+            pieces = -(-counts // size)
+            column = np.repeat(np.arange(n), pieces)
+            number = np.arange(column.size) - (np.cumsum(pieces) - pieces)[column]
+            first = number * size
+            last = np.minimum(first + size, counts[column])
+            stage = np.full(column.size, step.stage)
+            ranges = [stage, column, start[column] + first, start[column] + last]
+            tasks.append(np.stack(ranges, axis=1))
+        numbers = None if selected is None else np.concatenate(rows)
+        return np.concatenate(tasks), numbers
 
     def run(
         self,
@@ -371,8 +367,8 @@ class LossChanges:
         if into is None:
             into = np.zeros(n), np.zeros(n), np.full(n, np.nan), np.zeros(n, np.bool_)
         plus, minus, span, crossed = into
-        entries, bounds = self._tasks(selected)
-        first, n_tasks, some = 0, bounds.size - 1, 16 * n_threads
+        tasks, rows = self._tasks(selected)
+        first, n_tasks, some = 0, len(tasks), 16 * n_threads
         if progress is None:
             some = n_tasks
         while first < n_tasks:
@@ -380,8 +376,8 @@ class LossChanges:
             start = time.perf_counter()
             for stretch in self.stretches:
                 stretch.kernel.run(
-                    entries,
-                    bounds,
+                    tasks,
+                    rows,
                     first,
                     last,
                     theta,
@@ -393,32 +389,35 @@ class LossChanges:
                     n_threads,
                 )
             seconds = max(time.perf_counter() - start, 1e-6)
-            n_done, first = int(bounds[last] - bounds[first]), last
-            if progress is not None and progress(n_done):
+            done, first = tasks[first:last], last
+            if progress is not None and progress(int((done[:, 3] - done[:, 2]).sum())):
                 break
             some = max(n_threads, int(some * min(4.0, SLICE / seconds)))
-        self._penalize(entries[: bounds[first]], theta, step, plus, minus)
+        for at in self.stretches[0].steps:
+            if at.l2 != 0.0:
+                self._penalize(at, theta, step, into, selected)
         return into
 
     def _penalize(
         self,
-        entries: NDArray[np.intp],
+        at: Step,
         origin: Array,
         step: Array | float,
-        plus: Array,
-        minus: Array,
+        into: Changes,
+        selected: NDArray[np.intp] | None,
     ) -> None:
         """Add the changes of l2 / 2 |W|^2; steps are those of numbers at `origin`."""
-        for at in self.stretches[0].steps:
-            if at.l2 != 0.0:
-                assert at.W is not None
-                inside = (at.weight <= entries) & (entries < at.weight + at.W.size)
-                where = entries[inside]
-                theta = self.theta[where]
-                size = steps(step, self.theta, where)
-                for changes, sign in ((plus, 1.0), (minus, -1.0)):
-                    h = (origin[where] + sign * size) - origin[where]
-                    changes[where] += at.l2 * h * (theta + 0.5 * h)
+        assert at.W is not None
+        plus, minus, span, _ = into
+        where = np.arange(at.weight, at.weight + at.W.size)
+        if selected is not None:
+            where = np.intersect1d(where, selected, assume_unique=True)
+        where = where[np.isfinite(span[where])]  # (the others are left out)
+        theta = self.theta[where]
+        size = steps(step, self.theta, where)
+        for changes, sign in ((plus, 1.0), (minus, -1.0)):
+            h = (origin[where] + sign * size) - origin[where]
+            changes[where] += at.l2 * h * (theta + 0.5 * h)
 
     # -- how well two right gradients can agree ----------------------------------------
 

@@ -17,11 +17,10 @@ def quotients(
 
 @disjoint_base
 class Increments:
-    task_size: int
     def __new__(cls, m: int) -> Self: ...
     def linear(
         self, W: NDArray[np.float64], A: NDArray[np.float64], weight: int, bias: int
-    ) -> None: ...
+    ) -> int: ...
     def activation(
         self,
         z: NDArray[np.float64],
@@ -38,7 +37,7 @@ class Increments:
         gamma: NDArray[np.float64] | None,
         weight: int,
         bias: int,
-    ) -> None: ...
+    ) -> int: ...
     def loss(
         self,
         kind: str,
@@ -58,10 +57,11 @@ class Increments:
         losses: NDArray[np.float64],
         weight: NDArray[np.float64],
     ) -> None: ...
+    def task_size(self, stage: int) -> int: ...
     def run(
         self,
-        entries: NDArray[np.intp],
-        bounds: NDArray[np.intp],
+        tasks: NDArray[np.intp],
+        rows: NDArray[np.intp] | None,
         first: int,
         last: int,
         theta: NDArray[np.float64],

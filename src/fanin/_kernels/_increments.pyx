@@ -11,11 +11,12 @@ a) A perturbed weight (j, k) of a dense layer moves one column of its output, by
    step of 1e-7 costs no digits, and a kink that is passed is seen.
 b) Only the forward functions are used, at one point; what they need of it comes in
    tables, made by fanin._increments (and never from code of the backward pass).
-c) A task is up to so many parameters of one output column, both ways; their changes
-   are the rows of one product. Samples are taken one at a time, so that all of a
-   task stays in the cache and a sample that a change does not reach (a zero in X,
-   a ReLU that is off) costs nothing; all samples at once where a batch normalization
-   lies ahead. Each task adds to entries of its own: its bits depend on no thread.
+c) A task is rows of one output column of a layer's parameters, taken up to so many at
+   once, both ways; their changes are the rows of one product. Samples are taken one at
+   a time, so that all of that stays in the cache and a sample that a change does not
+   reach (a zero in X, a ReLU that is off) costs nothing; all samples at once where a
+   batch normalization lies ahead. Each task adds to entries of its own: its bits depend
+   on no thread.
 d) Of two dense layers with an activation between them all small changes of a column
    go along a line (simd/increments.c, d): the second product is made once for a column
    and its samples, not for each change, and kept for the column's next task.
@@ -116,7 +117,8 @@ cdef enum Kind:
     BATCH_NORM                  # in training: of the columns of the batch
 
 cdef enum:
-    TASK = 32                   # parameters, at most, that a task perturbs
+    TASK = 32                   # parameters, at most, that are perturbed at once
+    COLUMN = 1024               # and by a task, where that is little work
     BUFFER = 1 << 18            # values of a thread's rows, about, where samples mix
     BLOCK = 64                  # samples whose lines are made at once
 
@@ -181,9 +183,10 @@ cdef struct Job:
     const Py_ssize_t *reference
     const double *weight
     # the call
-    const Py_ssize_t *entries
-    const Py_ssize_t *bounds
+    const Py_ssize_t *tasks     # stage, column, first row and end, of each
+    const Py_ssize_t *rows      # the rows' numbers; NULL: 0, 1, ...
     Py_ssize_t first
+    Py_ssize_t at_once          # rows
     const double *theta
     const double *step          # of each entry; NULL: eps max(1, |theta|)
     double eps
@@ -522,30 +525,30 @@ cdef void walk_rows(
             w.crossed[w.active[v]] |= w.crossed_row[v]
 
 
-cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
-    """All changes of up to TASK parameters of one output column."""
-    cdef Job *job = <Job *>context
-    cdef Worker *w = &job.workers[worker]
-    cdef Py_ssize_t start = job.bounds[job.first + index]
-    cdef Py_ssize_t count = job.bounds[job.first + index + 1] - start
-    cdef Py_ssize_t n_changes = 2 * count, m = job.m, e, i, k = 0, v, active, block = 0
-    cdef Py_ssize_t entry = job.entries[start]
-    cdef const Stage *s
+cdef Py_ssize_t n_weights(const Stage *s) noexcept nogil:
+    """How many rows of a stage's parameters are weights, before that of the biases."""
+    return s.n_in if s.kind == LINEAR else 1
+
+
+cdef Py_ssize_t entry_of(
+    const Job *job, const Stage *s, Py_ssize_t k, Py_ssize_t i
+) noexcept nogil:
+    """Where the i-th row of column k is in theta."""
+    cdef Py_ssize_t row = i if job.rows == NULL else job.rows[i]
+    return s.bias + k if row == n_weights(s) else s.weight + row * s.n_out + k
+
+
+cdef void perturb(
+    Job *job, Worker *w, int at, Py_ssize_t k, Py_ssize_t start, Py_ssize_t count
+) noexcept nogil:
+    """All changes of some parameters of one output column."""
+    cdef Py_ssize_t n_changes = 2 * count, m = job.m, e, i, v, active, block = 0, entry
+    cdef const Stage *s = &job.stages[at]
     cdef const double *source
     cdef double here, step, up, down
-    cdef int at = 0, past
-    while True:     # which stage the entries belong to
-        s = &job.stages[at]
-        if s.weight >= 0 and s.weight <= entry < s.weight + (
-                s.n_in * s.n_out if s.kind == LINEAR else s.n_out):
-            k = (entry - s.weight) % s.n_out
-            break
-        if s.bias >= 0 and s.bias <= entry < s.bias + s.n_out:
-            k = entry - s.bias
-            break
-        at += 1
+    cdef int past
     for e in range(count):
-        entry = job.entries[start + e]
+        entry = entry_of(job, s, k, start + e)
         here = job.theta[entry]
         if job.step != NULL:
             step = job.step[entry]
@@ -558,10 +561,10 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
         if down == here:
             down = nextafter(here, -INFINITY)
         job.span[entry] = up - down
-        source = NULL
-        if s.bias < 0 or entry < s.bias or entry >= s.bias + s.n_out:
-            source = s.source + (
-                (entry - s.weight) // s.n_out if s.kind == LINEAR else k) * m
+        i = start + e if job.rows == NULL else job.rows[start + e]
+        source = s.source + (i if s.kind == LINEAR else k) * m
+        if i == n_weights(s):
+            source = NULL
         for i in range(m):
             here = 1.0 if source == NULL else source[i]
             w.column[2 * e * m + i] = (up - job.theta[entry]) * here
@@ -598,10 +601,20 @@ cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
             if job.call.stopped:
                 break
     for e in range(count):
-        entry = job.entries[start + e]
+        entry = entry_of(job, s, k, start + e)
         job.plus[entry] += w.change[2 * e]
         job.minus[entry] += w.change[2 * e + 1]
         job.crossed[entry] |= w.crossed[2 * e] | w.crossed[2 * e + 1]
+
+
+cdef void task(void *context, Py_ssize_t index, int worker) noexcept nogil:
+    cdef Job *job = <Job *>context
+    cdef const Py_ssize_t *t = job.tasks + 4 * (job.first + index)
+    cdef Py_ssize_t start = t[2], count
+    while start < t[3] and not job.call.stopped:
+        count = min(job.at_once, t[3] - start)
+        perturb(job, &job.workers[worker], <int>t[0], t[1], start, count)
+        start += count
 
 
 cdef enum:
@@ -685,7 +698,6 @@ cdef class Increments:
     cdef Job job
     cdef Stage *stages
     cdef list kept
-    cdef readonly Py_ssize_t task_size
 
     def __cinit__(self, Py_ssize_t m):
         self.job.m = m
@@ -719,7 +731,7 @@ cdef class Increments:
         self, const double[:, ::1] W, const double[:, ::1] A, Py_ssize_t weight,
         Py_ssize_t bias
     ):
-        """A W + b: offsets in theta; A is the input."""
+        """A W + b: offsets in theta; A is the input. Returns the stage's number."""
         cdef Stage *s = self.append(LINEAR, W.shape[0], W.shape[1])
         cdef Stage *f = s - 1
         cdef double[:, ::1] q
@@ -733,6 +745,7 @@ cdef class Increments:
         s.source = self.keep(np.ascontiguousarray(np.asarray(A).T))
         s.weight = weight
         s.bias = bias
+        return self.job.n_stages - 1
 
     def activation(
         self, const double[:, ::1] z, const double[:, ::1] a, name, double parameter
@@ -767,7 +780,7 @@ cdef class Increments:
         """gamma xhat + beta, xhat = (x - mean) rstd; offsets in theta, or -1.
 
         The kind is "layer", "rms" (rstd of rows), "batch" or "fixed" (of columns, of
-        the batch or given). gamma may be None.
+        the batch or given). gamma may be None. Returns the stage's number.
         """
         cdef Py_ssize_t n = xhat.shape[1]
         cdef Stage *s = self.append(
@@ -789,6 +802,7 @@ cdef class Increments:
             factor = np.asarray(rstd) if gamma is None else np.multiply(rstd, gamma)
             s.t = self.keep(factor[None])
             s.W = NULL
+        return self.job.n_stages - 1
 
     def loss(
         self, kind, const double[:, ::1] tables, column_kind,
@@ -825,41 +839,59 @@ cdef class Increments:
         self.job.sums = &sums[0]
         self.job.weight = &weight[0]
         self.job.stages = self.stages
-        self.task_size = TASK
+        self.job.at_once = TASK
         if self.job.last_mixing >= 0:
             rows = BUFFER // (self.job.m * self.job.widest)
-            self.task_size = max(1, min(TASK, rows // 2))
+            self.job.at_once = max(1, min(TASK, rows // 2))
         return 0
 
+    def task_size(self, int stage):
+        """How many rows of a stage's parameters a task should have, at most.
+
+        A whole column's, where its changes go along one line to the loss: its cubics
+        are made by each thread that takes some of them.
+        """
+        cdef int at = stage + 1
+        while at < self.job.n_stages and self.stages[at].kind in (ELEMENTS, SCALE):
+            at += 1
+        if at == self.job.n_stages or line_ends(&self.job, at) == self.job.n_stages:
+            return COLUMN
+        return self.job.at_once
+
     def run(
-        self, const Py_ssize_t[::1] entries, const Py_ssize_t[::1] bounds,
+        self, const Py_ssize_t[:, ::1] tasks, rows,
         Py_ssize_t first, Py_ssize_t last, const double[::1] theta,
         step, double[::1] plus, double[::1] minus, double[::1] span,
         unsigned char[::1] crossed, int n_threads
     ):
         """Add the changes of the loss under +step and -step to `plus` and `minus`.
 
-        `step` is an array or a number, to be multiplied by max(1, |theta|). Of tasks
-        first to last: task i perturbs entries[bounds[i]:bounds[i + 1]], all of one
-        output column of one layer, at most `task_size`. `span` gets the distance of
-        both points, `crossed` a 1 where a kink was passed.
+        Of tasks first to last, (stage, column, start, end) each: of those rows of the
+        stage's parameters, of which the biases are the last one; if `rows` is not None,
+        of rows[start:end]. `step` is an array or a number, to be multiplied by
+        max(1, |theta|). `span` gets the distance of both points, `crossed` a 1 where a
+        kink was passed.
         """
         cdef Job *job = &self.job
         # (Room for a multiple of LINE.)
-        cdef Py_ssize_t changes = (2 * self.task_size + LINE - 1) // LINE * LINE
+        cdef Py_ssize_t changes = (2 * job.at_once + LINE - 1) // LINE * LINE
         cdef Py_ssize_t samples = job.m if job.last_mixing >= 0 else 1
         cdef Py_ssize_t size = changes * max(job.m, samples * job.widest)
         cdef Py_ssize_t block = min(<Py_ssize_t>BLOCK, job.m)
         cdef Py_ssize_t lines = 3 * block * job.widest
         cdef const double[::1] steps
+        cdef const Py_ssize_t[::1] numbers
         cdef Worker *w
         cdef double *place
         cdef int i, rc = 0
         n_threads = <int>min(<Py_ssize_t>n_threads, last - first)
         if last <= first:
             return
-        job.entries = &entries[0]
-        job.bounds = &bounds[0]
+        job.tasks = &tasks[0, 0]
+        job.rows = NULL
+        if rows is not None and rows.size:
+            numbers = rows
+            job.rows = &numbers[0]
         job.first = first
         job.theta = &theta[0]
         job.step = NULL
