@@ -122,7 +122,7 @@ def run(kernel, entry, d):
     crossed = np.zeros(2, np.uint8)
     # Of the first stage: row 0 of column `entry`, or its biases' row.
     task = np.array([[0, 0, entry, entry + 1]])
-    kernel.run(task, None, 0, 1, theta, step, plus, minus, span, crossed, 1)
+    kernel.run(task, None, 0, 1, theta, step, plus, minus, span, crossed, False, 1)
     return plus[entry] if d > 0 else minus[entry]
 
 
@@ -562,7 +562,7 @@ def test_ctrl_c_ends_a_long_check():
         import numpy as np, fanin
         from fanin.layers import Dense
         net = fanin.Network(
-            400, [Dense(600, "tanh"), Dense(400, "tanh"), Dense(10)],
+            400, [*(Dense(n, "tanh") for n in (600, 400, 300)), Dense(10)],
             loss="softmax_cross_entropy", dtype=np.float64, rng=0)
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((200, 400)), rng.integers(0, 10, 200)

@@ -96,6 +96,7 @@ NO_TWIN = {
     "_increments.Increments.loss": "a loss's tables are kept",
     "_increments.Increments.norm": "a stage's tables are kept",
     "_increments.Increments.scale": "a stage's tables are kept",
+    "_increments.Increments.task_size": "a number of rows",
     "_moments.group_rows": "the size of a task",
     "_parallel.pool_size": "a count of threads",
     "_simd.available": "names of levels",

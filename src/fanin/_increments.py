@@ -374,7 +374,7 @@ class LossChanges:
         while first < n_tasks:
             last = min(first + some, n_tasks)
             start = time.perf_counter()
-            for stretch in self.stretches:
+            for number, stretch in enumerate(self.stretches):
                 stretch.kernel.run(
                     tasks,
                     rows,
@@ -386,6 +386,7 @@ class LossChanges:
                     minus,
                     span,
                     crossed.view(np.uint8),
+                    number > 0,
                     n_threads,
                 )
             seconds = max(time.perf_counter() - start, 1e-6)

@@ -70,5 +70,6 @@ class Increments:
         minus: NDArray[np.float64],
         span: NDArray[np.float64],
         crossed: NDArray[np.uint8],
+        adds: bool,
         n_threads: int,
     ) -> None: ...

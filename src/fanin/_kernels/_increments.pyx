@@ -194,6 +194,7 @@ cdef struct Job:
     double *minus
     double *span
     unsigned char *crossed
+    bint adds
     Worker *workers
     Call call
 
@@ -602,6 +603,9 @@ cdef void perturb(
                 break
     for e in range(count):
         entry = entry_of(job, s, k, start + e)
+        if not job.adds:
+            # (Pages that are read first are mapped twice: all cores wait for that.)
+            job.plus[entry] = job.minus[entry] = 0.0
         job.plus[entry] += w.change[2 * e]
         job.minus[entry] += w.change[2 * e + 1]
         job.crossed[entry] |= w.crossed[2 * e] | w.crossed[2 * e + 1]
@@ -862,9 +866,11 @@ cdef class Increments:
         self, const Py_ssize_t[:, ::1] tasks, rows,
         Py_ssize_t first, Py_ssize_t last, const double[::1] theta,
         step, double[::1] plus, double[::1] minus, double[::1] span,
-        unsigned char[::1] crossed, int n_threads
+        unsigned char[::1] crossed, bint adds, int n_threads
     ):
-        """Add the changes of the loss under +step and -step to `plus` and `minus`.
+        """Put the changes of the loss under +step and -step in `plus` and `minus`.
+
+        Or add them to what is there, those for other samples.
 
         Of tasks first to last, (stage, column, start, end) each: of those rows of the
         stage's parameters, of which the biases are the last one; if `rows` is not None,
@@ -904,6 +910,7 @@ cdef class Increments:
         job.minus = &minus[0]
         job.span = &span[0]
         job.crossed = &crossed[0]
+        job.adds = adds
         job.workers = <Worker *>calloc(n_threads, sizeof(Worker))
         if job.workers == NULL:
             raise MemoryError
