@@ -209,10 +209,10 @@ LONG_CASES = {
             net.check_gradient(X, y, gradient=gradient, n_threads=n_threads)
     """,
     "check_gradient": """
-        X = np.linspace(-1, 1, 128_000).reshape(256, 500)
-        y = np.arange(256) % 10
-        layers = [fanin.layers.Dense(500, "tanh"), fanin.layers.Dense(10)]
-        net = fanin.Network(500, layers, loss="softmax_cross_entropy", rng=0)
+        X = np.linspace(-1, 1, 512_000).reshape(512, 1000)
+        y = np.arange(512) % 10
+        layers = [fanin.layers.Dense(1000, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(1000, layers, loss="softmax_cross_entropy", rng=0)
         def call(n_threads):
             net.check_gradient(X, y, n_threads=n_threads)
     """,
