@@ -258,7 +258,7 @@ def test_changes_are_the_differences_of_the_twins_losses(seed, eps):
         size = np.abs(wanted) + base + 1.0
         assert (np.abs(found - wanted)[chosen] <= 3e-9 * size[chosen]).all()
     np.testing.assert_allclose(span[chosen], expected[2][chosen], rtol=1e-15)
-    assert np.isnan(span[~chosen]).all()
+    assert not span[~chosen].any()
     assert not plus[~chosen].any()
 
 
@@ -394,7 +394,7 @@ def test_quotients_are_the_twins_and_tell_of_one_that_is_far(wrong, n_threads):
     expected = (plus - minus) / span * (1.0 + 1e-9)
     if wrong is not None:
         expected[wrong] *= 1.0 + 1e-5
-    span[7], expected[7] = np.nan, 1.0  # left out
+    span[7], expected[7] = 0.0, 1.0  # left out
     arguments = plus, minus, span, expected, 1e-7
     found = quotients(*arguments, n_threads)
     wanted = reference.quotients(*arguments)
@@ -484,7 +484,7 @@ def test_progress_stops_the_rest():
 
     _, _, span, _ = changes.run(step, 1, progress=enough)
     assert len(told) == 1
-    assert np.isfinite(span).sum() == told[0] < at.theta.size
+    assert np.count_nonzero(span) == told[0] < at.theta.size
 
 
 def test_nothing_of_the_network_changes():

@@ -357,7 +357,7 @@ class LossChanges:
 
         A number for a step is multiplied by max(1, |theta|). Of every entry, or those
         that are `selected`: changes up, changes down, the distance of the two points
-        (NaN for entries left out), and whether a kink was passed. The points are
+        (0 for entries left out), and whether a kink was passed. The points are
         numbers of the machine, unless not `representable`: a change knows no point, and
         its step may be smaller than their spacing. `into` is what was returned for
         other entries, to be filled in.
@@ -365,7 +365,7 @@ class LossChanges:
         n = self.theta.size
         theta = self.theta if representable else np.zeros(n)
         if into is None:
-            into = np.zeros(n), np.zeros(n), np.full(n, np.nan), np.zeros(n, np.bool_)
+            into = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
         plus, minus, span, crossed = into
         tasks, rows = self._tasks(selected)
         first, n_tasks, some = 0, len(tasks), 16 * n_threads
@@ -413,7 +413,7 @@ class LossChanges:
         where = np.arange(at.weight, at.weight + at.W.size)
         if selected is not None:
             where = np.intersect1d(where, selected, assume_unique=True)
-        where = where[np.isfinite(span[where])]  # (the others are left out)
+        where = where[span[where] > 0.0]  # (the others are left out)
         theta = self.theta[where]
         size = steps(step, self.theta, where)
         for changes, sign in ((plus, 1.0), (minus, -1.0)):

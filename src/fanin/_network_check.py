@@ -79,7 +79,7 @@ def check_network(
     if gradient is None:
         # On one thread, as all passes of a check: the report's bits then do not
         # depend on the number of threads.
-        _, gradient = net.loss_and_gradient(
+        loss, gradient = net.loss_and_gradient(
             array, targets, sample_weight=sample_weight, training=training, n_threads=1
         )
     elif np.shape(gradient) != (net.n_parameters,):
@@ -90,7 +90,7 @@ def check_network(
     weights = net._weights(sample_weight, array.shape[0])
     training = net._training(training, array.shape[0])
     at = _Point(net, array, targets, weights, training)
-    base = at.loss()
+    base = loss if own and net.dtype == np.float64 else at.loss()
     named = net.unflatten(at.theta), net.unflatten(np.asarray(gradient))
     parameters = Parameters(named[0], vector=at.theta)
     work = Work(
@@ -140,6 +140,11 @@ def check_network(
     return report
 
 
+def is_known(span: Array) -> NDArray[np.bool_]:
+    """Return where two points are known to be apart: NaN and 0 stand for none."""
+    return span > 0.0
+
+
 class Work:
     """Which entries are to be checked, until when, and who is told."""
 
@@ -161,7 +166,7 @@ class Work:
         entries = self.selection.entries
         if self.deadline is None and not self.progress:
             compute(entries, None)
-            return np.isfinite(span)
+            return is_known(span)
         total = span.size if entries is None else entries.size
         bar = progress_bar(total) if self.progress else None
 
@@ -183,7 +188,7 @@ class Work:
         finally:
             if bar is not None:
                 bar.close()
-        done = np.isfinite(span)
+        done = is_known(span)
         self.timed_out = self.timed_out and int(done.sum()) < total
         return done
 
@@ -366,7 +371,7 @@ def _rounded(
     ) -> tuple[NDArray[np.bool_], list[str], bool]:
         def compute(entries: Entries | None, tell: Tell | None) -> None:
             plus, minus, apart, _ = changes.run(step, n_threads, entries, tell)
-            done = np.isfinite(apart)
+            done = is_known(apart)
             span[done] = apart[done]
             f_plus[done], f_minus[done] = base + plus[done], base + minus[done]
             difference[done] = plus[done] - minus[done]
@@ -399,7 +404,7 @@ class IncrementsCheck:
         self.parameters, n = parameters, parameters.size
         self.analytic = gradient
         self.status = np.zeros(n, np.int8)
-        self.plus, self.minus, self.span = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        self.plus, self.minus, self.span = np.zeros((3, n))
         self.crossed = np.zeros(n, np.bool_)
         self.notes: list[str] = []
 
@@ -487,7 +492,8 @@ class IncrementsCheck:
         differ by more than any convention for the slopes there could make.
         """
         entries = np.flatnonzero(self.crossed)
-        first = np.abs((self.plus - self.minus) / self.span)
+        with np.errstate(invalid="ignore"):
+            first = np.abs((self.plus - self.minus) / self.span)
         for scale in (CLOSER, CLOSER**4, CLOSER**16):
             plus, minus, span, still = self._closer(entries, scale)
             for mine, closer in (
