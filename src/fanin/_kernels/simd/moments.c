@@ -34,10 +34,10 @@
  *    variance estimates: an improved method", is the merge with n_b = w.) A sum of
  *    weights is rounded where a count is not, so n has a second word; and rows are
  *    taken 32 at a time, in blocks of at most 1,024, so that no more than 64 additions
- *    follow each other; two passes leave them no cancellation. A product is (w d) d: a row of weight 0 counts for nothing unless d is
- *    NaN or infinite, and then the column is redone by weighted_careful, which
- *    passes over such rows. Weights near the ends of a double's range are scaled by
- *    a power of two of their own.
+ *    follow each other; two passes leave them no cancellation. A product is (w d) d: a
+ *    row of weight 0 counts for nothing unless d is NaN or infinite, and then the
+ *    column is redone by weighted_careful, which passes over such rows. Weights near
+ *    the ends of a double's range are scaled by a power of two of their own.
  *
  * Cost: one read of memory, 4 operations per element; with weights 8, in two passes,
  * the second from cache. Prefetching (stream.h) keeps the reading and the computing
