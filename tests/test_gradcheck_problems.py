@@ -493,3 +493,17 @@ def test_a_gradient_function_answers_for_itself_beside_kinks(seed):
     assert check_gradient(fun, params, half).blocks["W1"].verdict in FAULTY
     report = check_gradient(fun, params, half(params))
     assert report.verdict in FAULTY or "on a kink" in " ".join(report.diagnosis)
+
+
+@pytest.mark.parametrize(("wrong", "verdict"), [(0.0, "inconclusive"), (1e-3, "wrong")])
+def test_a_loss_that_never_leaves_zero_tells_nothing_of_tiny_slopes(wrong, verdict):
+    """The loss of a certain softmax: log(e^70 + e^-70) - 70 is 0 here and around."""
+    z = {"z": np.array([70.0, -70.0])}
+
+    def loss(p):
+        return math.log(np.exp(p["z"]).sum()) - p["z"][0]
+
+    p = np.exp(-140.0)
+    gradient = {"z": np.array([-p, p + wrong])}
+    report = check_gradient(loss, z, gradient)
+    assert report.verdict == verdict

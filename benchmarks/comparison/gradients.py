@@ -195,7 +195,8 @@ def on_one_thread(
     X, y = make_batch(sizes, n_rows, np.float64)
     net = fanin_network(sizes, np.float64, activation)
     for name, n_threads in (("floor", None), ("fanin", 1)):
-        yield (name, Contender(partial(net.check_gradient, X, y, n_threads=n_threads)))
+        check = partial(net.check_gradient, X, y, n_threads=n_threads)
+        yield (name, Contender(check, check_report))
 
 
 def of_a_function(n: int, session: Session) -> Contenders:

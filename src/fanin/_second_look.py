@@ -92,7 +92,10 @@ class SecondLook(Kinks):
             # underflow.
             unit = float(np.max(np.abs(table)))
             if unit == 0.0:
-                return 0.0
+                # Where nothing ever moves a function from 0 its terms cancel, like
+                # the logarithms of a certain softmax; they are taken to be about 1.
+                still = not (np.any(self.f_plus) or np.any(self.f_minus))
+                return self.epsilon if still else 0.0
             table = table / unit
             line = []
             for k in range(1, 6):
