@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import textwrap
@@ -402,6 +403,44 @@ def test_quotients_are_the_twins_and_tell_of_one_that_is_far(wrong, n_threads):
     assert found[1] is wanted[1] is (wrong is None)
     expected[9] = np.nan
     assert quotients(*arguments, n_threads)[1] is False
+
+
+def test_steps_below_the_spacing_move_the_penalty_as_far_as_the_loss():
+    net, X, y = smooth([5, 7, 3], "tanh")
+    net = fanin.Network(
+        5, net.layers, loss="softmax_cross_entropy", dtype=np.float64, rng=0, l2=0.3
+    )
+    for eps in (1e-17, 1e-300):
+        assert net.check_gradient(X, y, eps=eps).relative_error < 1e-14
+
+
+def test_rows_of_whole_batches_take_what_one_parameter_needs():
+    """Two changes of all samples at a time are no sixteen."""
+    pytest.importorskip("resource")
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("the size of the process is read from Linux's /proc")
+    code = """
+        import resource
+        import numpy as np, fanin
+        from fanin.layers import Activation, BatchNorm, Dense
+        made = [Dense(1000), BatchNorm(), Activation("tanh"), Dense(3)]
+        net = fanin.Network(4, made, loss="squared_error", rng=0)
+        X, y = np.ones((20, 4)), np.ones((20, 3))
+        X[::2] = 2.0
+        net.check_gradient(X, y, indices=2, n_threads=1)  # all is loaded
+        X, y = (np.repeat(a, 100, axis=0) for a in (X, y))
+        pages = int(open("/proc/self/statm").read().split()[0])
+        # Tables, of 16 MB each, and three times the rows of two changes, not of 16.
+        size = pages * resource.getpagesize() + (600 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        net.check_gradient(X, y, indices=2, n_threads=1)
+        print("done")
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert found.stdout.split() == ["done"]
 
 
 # --- kinks --------------------------------------------------------------------------

@@ -879,8 +879,10 @@ cdef class Increments:
         kink was passed.
         """
         cdef Job *job = &self.job
-        # (Room for a multiple of LINE.)
-        cdef Py_ssize_t changes = (2 * job.at_once + LINE - 1) // LINE * LINE
+        cdef Py_ssize_t changes = 2 * job.at_once
+        # (line_softmax wants room for a multiple of LINE. Rows of whole batches have
+        # none to spare.)
+        cdef Py_ssize_t along = (changes + LINE - 1) // LINE * LINE
         cdef Py_ssize_t samples = job.m if job.last_mixing >= 0 else 1
         cdef Py_ssize_t size = changes * max(job.m, samples * job.widest)
         cdef Py_ssize_t block = min(<Py_ssize_t>BLOCK, job.m)
@@ -918,8 +920,8 @@ cdef class Increments:
             for i in range(n_threads):
                 w = &job.workers[i]
                 w.column = <double *>calloc(
-                    changes * job.m + 3 * size + 2 * job.widest + 3 * changes
-                    + 2 * lines + block, sizeof(double))
+                    changes * job.m + 3 * size + 2 * job.widest + 2 * along
+                    + changes + 2 * lines + block, sizeof(double))
                 w.active = <Py_ssize_t *>calloc(changes, sizeof(Py_ssize_t))
                 w.crossed = <unsigned char *>calloc(2 * changes, 1)
                 if w.column == NULL or w.active == NULL or w.crossed == NULL:
@@ -930,9 +932,9 @@ cdef class Increments:
                 w.scratch = place + 2 * size
                 place = place + 3 * size + 2 * job.widest
                 w.c = place
-                w.out = place + changes
-                w.change = place + 2 * changes
-                w.powers = place + 3 * changes
+                w.out = place + along
+                w.change = place + 2 * along
+                w.powers = w.change + changes
                 w.lines = w.powers + lines
                 w.reach = w.lines + lines
                 w.lines_of = -1
