@@ -416,8 +416,12 @@ class LossChanges:
         where = where[span[where] > 0.0]  # (the others are left out)
         theta = self.theta[where]
         size = steps(step, self.theta, where)
+        here = origin[where]
         for changes, sign in ((plus, 1.0), (minus, -1.0)):
-            h = (origin[where] + sign * size) - origin[where]
+            there = here + sign * size
+            # (Of a step below the spacing the kernel makes the spacing.)
+            there = np.where(there == here, np.nextafter(here, sign * np.inf), there)
+            h = there - here
             changes[where] += at.l2 * h * (theta + 0.5 * h)
 
     # -- how well two right gradients can agree ----------------------------------------
