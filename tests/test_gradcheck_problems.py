@@ -493,3 +493,18 @@ def test_a_gradient_function_answers_for_itself_beside_kinks(seed):
     assert check_gradient(fun, params, half).blocks["W1"].verdict in FAULTY
     report = check_gradient(fun, params, half(params))
     assert report.verdict in FAULTY or "on a kink" in " ".join(report.diagnosis)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("callable_", [False, True])
+def test_an_entry_that_is_not_finite_is_wrong_from_the_start(value, dtype, callable_):
+    """The others agree to the last digit, and nothing has been printed yet."""
+    gradient = np.array([2, 4, value], dtype)
+    report = check_gradient(
+        lambda p: float(np.sum(np.square(p, dtype=np.float64))),
+        np.array([1, 2, 3], dtype),
+        (lambda p: gradient) if callable_ else gradient,
+    )
+    assert (report.verdict, report.ok) == ("wrong", False)
+    assert "not finite" in " ".join(report.diagnosis)

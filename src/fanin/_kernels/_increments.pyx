@@ -639,6 +639,7 @@ cdef void divide(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef Quotients *q = <Quotients *>context
     cdef Py_ssize_t i, start = index * PIECE, stop = min(q.n, start + PIECE)
     cdef Py_ssize_t far = 0
+    cdef double apart
     cdef double *out = q.out
     cdef const double *plus = q.plus
     cdef const double *minus = q.minus
@@ -647,7 +648,9 @@ cdef void divide(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef double near = q.near
     for i in range(start, stop):
         out[i] = (plus[i] - minus[i]) / span[i]
-        far += not (fabs(out[i] - expected[i]) <= near * fabs(expected[i])
+        apart = fabs(out[i] - expected[i])
+        # (Of an infinite value everything would be near.)
+        far += not (apart <= near * fabs(expected[i]) and apart < INFINITY
                     or span[i] == 0.0)
     q.far[index] = far > 0
 
@@ -658,8 +661,8 @@ def quotients(
 ):
     """Return (plus - minus) / span, and whether all are near what is expected.
 
-    As near as ``|quotient - expected| <= near |expected|``. An entry whose span is 0
-    was left out.
+    As near as ``|quotient - expected| <= near |expected|``, which are finite. An entry
+    whose span is 0 was left out.
     """
     cdef Quotients q
     cdef Call call
