@@ -508,3 +508,15 @@ def test_an_entry_that_is_not_finite_is_wrong_from_the_start(value, dtype, calla
     )
     assert (report.verdict, report.ok) == ("wrong", False)
     assert "not finite" in " ".join(report.diagnosis)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_direction_finds_an_entry_that_is_not_finite(value):
+    point = np.arange(1.0, 400.0)
+    gradient = 2 * point
+    gradient[7] = value
+    report = check_gradient(
+        lambda p: float(np.sum(p**2)), point, gradient,
+        indices=20, directions=1, rng=0,
+    )  # fmt: skip
+    assert report.verdict == "wrong"
