@@ -742,7 +742,8 @@ cdef class Increments:
         cdef Stage *s = self.append(LINEAR, W.shape[0], W.shape[1])
         cdef Stage *f = s - 1
         cdef double[:, ::1] q
-        if (self.job.n_stages > 2 and f.kind == ELEMENTS and f.f.custom == NULL
+        # (To the first stage no column leads.)
+        if (self.job.n_stages > 3 and f.kind == ELEMENTS and f.f.custom == NULL
                 and (f - 1).kind == LINEAR):
             q = np.empty((3 * self.job.m, f.n_out))
             kernels.cubics(
