@@ -510,6 +510,7 @@ def quotients(plus, minus, span, expected, near, n_threads=1):
     with np.errstate(divide="ignore"):
         out = (plus - minus) / span
     close = np.abs(out - expected) <= near * np.abs(expected)
+    close &= np.isfinite(expected)
     return out, bool((close | (span == 0.0)).all())
 
 

@@ -507,3 +507,30 @@ def test_a_loss_that_never_leaves_zero_tells_nothing_of_tiny_slopes(wrong, verdi
     gradient = {"z": np.array([-p, p + wrong])}
     report = check_gradient(loss, z, gradient)
     assert report.verdict == verdict
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("callable_", [False, True])
+def test_an_entry_that_is_not_finite_is_wrong_from_the_start(value, dtype, callable_):
+    """The others agree to the last digit, and nothing has been printed yet."""
+    gradient = np.array([2, 4, value], dtype)
+    report = check_gradient(
+        lambda p: float(np.sum(np.square(p, dtype=np.float64))),
+        np.array([1, 2, 3], dtype),
+        (lambda p: gradient) if callable_ else gradient,
+    )
+    assert (report.verdict, report.ok) == ("wrong", False)
+    assert "not finite" in " ".join(report.diagnosis)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_direction_finds_an_entry_that_is_not_finite(value):
+    point = np.arange(1.0, 400.0)
+    gradient = 2 * point
+    gradient[7] = value
+    report = check_gradient(
+        lambda p: float(np.sum(p**2)), point, gradient,
+        indices=20, directions=1, rng=0,
+    )  # fmt: skip
+    assert report.verdict == "wrong"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import textwrap
@@ -400,8 +401,48 @@ def test_quotients_are_the_twins_and_tell_of_one_that_is_far(wrong, n_threads):
     wanted = reference.quotients(*arguments)
     np.testing.assert_array_equal(found[0], wanted[0])
     assert found[1] is wanted[1] is (wrong is None)
-    expected[9] = np.nan
-    assert quotients(*arguments, n_threads)[1] is False
+    for value in (np.nan, np.inf, -np.inf):
+        expected[9] = value
+        assert quotients(*arguments, n_threads)[1] is False
+        assert reference.quotients(*arguments)[1] is False
+
+
+def test_steps_below_the_spacing_move_the_penalty_as_far_as_the_loss():
+    net, X, y = smooth([5, 7, 3], "tanh")
+    net = fanin.Network(
+        5, net.layers, loss="softmax_cross_entropy", dtype=np.float64, rng=0, l2=0.3
+    )
+    for eps in (1e-17, 1e-300):
+        assert net.check_gradient(X, y, eps=eps).relative_error < 1e-14
+
+
+def test_rows_of_whole_batches_take_what_one_parameter_needs():
+    """Two changes of all samples at a time are no sixteen."""
+    pytest.importorskip("resource")
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("the size of the process is read from Linux's /proc")
+    code = """
+        import resource
+        import numpy as np, fanin
+        from fanin.layers import Activation, BatchNorm, Dense
+        made = [Dense(1000), BatchNorm(), Activation("tanh"), Dense(3)]
+        net = fanin.Network(4, made, loss="squared_error", rng=0)
+        X, y = np.ones((20, 4)), np.ones((20, 3))
+        X[::2] = 2.0
+        net.check_gradient(X, y, indices=2, n_threads=1)  # all is loaded
+        X, y = (np.repeat(a, 100, axis=0) for a in (X, y))
+        pages = int(open("/proc/self/statm").read().split()[0])
+        # Tables, of 16 MB each, and three times the rows of two changes, not of 16.
+        size = pages * resource.getpagesize() + (600 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        net.check_gradient(X, y, indices=2, n_threads=1)
+        print("done")
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert found.stdout.split() == ["done"]
 
 
 # --- kinks --------------------------------------------------------------------------
@@ -441,6 +482,63 @@ def test_exact_kinks_in_several_layers_are_no_alarm(activation, loss, dtype):
         wrong = net.loss_and_gradient(X, y)[1]
         net.unflatten(wrong)["dense1.weight"][3] *= -1
         assert net.check_gradient(X, y, gradient=wrong).verdict == "wrong"
+
+
+def test_an_argument_that_no_step_reaches_past_is_on_the_kink():
+    """Behind a softplus of a large negative argument: not 0, but 1e-130."""
+    net = fanin.Network(
+        1, [layers.Dense(1, "softplus"), layers.Dense(3, "selu"), layers.Dense(1)],
+        loss="squared_error", dtype=np.float64, rng=0,
+    )  # fmt: skip
+    X, y = np.array([[-300.0], [0.4]]), np.array([3.0, 4.0])
+    theta = net.parameters.copy()
+    theta[:2] = 1.0, 0.0
+    net.parameters = theta
+    assert net.check_gradient(X, y).verdict == "correct"
+    wrong = net.loss_and_gradient(X, y)[1]
+    net.unflatten(wrong)["dense1.bias"][:] *= 3
+    assert net.check_gradient(X, y, gradient=wrong).verdict == "wrong"
+
+
+def test_curvature_on_one_side_is_no_alarm_where_slopes_cancel():
+    """elu at 0 and at 1, whose slopes of 1 meet opposite signs of the loss."""
+    net = fanin.Network(
+        1, [layers.Dense(1, "elu"), layers.Dense(1)], loss="absolute_error",
+        dtype=np.float64,
+    )  # fmt: skip
+    net.parameters = [1.0, 0.0, 1.0, 0.0]
+    X, y = [[0.0], [1.0]], [-5.0, 5.0]
+    assert net.loss_and_gradient(X, y)[1][1] == 0.0
+    assert net.check_gradient(X, y).verdict == "correct"
+    wrong = net.loss_and_gradient(X, y)[1]
+    wrong[1] = 1e-8
+    assert net.check_gradient(X, y, gradient=wrong).verdict != "correct"
+
+
+def test_what_underflows_is_no_alarm():
+    """A gradient of subnormal numbers has few digits, and its changes none."""
+    net = fanin.Network(
+        2, [layers.Dense(2, "gelu"), layers.Dense(1)], loss="squared_error",
+        dtype=np.float64, rng=0,
+    )  # fmt: skip
+    net.unflatten(net.parameters)["dense0.weight"][:] = [[38.1, 1.0], [0.0, 1.0]]
+    X, y = [[-1.0, 1.0], [-1.0, 2.0]], [1.0, 2.0]
+    gradient = net.loss_and_gradient(X, y)[1]
+    assert 0.0 < np.abs(gradient).min() < 1e-310
+    assert net.check_gradient(X, y).verdict == "correct"
+
+
+def test_a_gradient_that_overflows_is_wrong_and_raises_no_warnings():
+    """In float32 only: the loss, and its changes, are finite."""
+    net = fanin.Network(1, [layers.Dense(2)], loss="poisson", rng=0)
+    X = np.full((3, 1), 88.0, np.float32)
+    net.parameters = [1.005, -1.0, 0.0, 0.0]
+    y = np.zeros((3, 2), np.float32)
+    assert np.isinf(net.loss_and_gradient(X, y)[1]).tolist() == [True, *[False] * 3]
+    for method in ("increments", "direct"):
+        report = net.check_gradient(X, y, method=method)
+        assert report.verdict == "wrong"
+        assert "not finite" in " ".join(report.diagnosis)
 
 
 # --- contracts ------------------------------------------------------------------------

@@ -133,6 +133,8 @@ class Directions(SecondLook):
     def _judge_along(self, along: _Along) -> str:
         if not math.isfinite(along.numeric):
             return "inconclusive"
+        if not math.isfinite(along.analytic):
+            return "wrong"  # (an infinite excess is within any share of its size)
         if along.kink or along.excess <= self.thresholds[0] * along.size:
             return "correct"
         wrong = along.excess > self.thresholds[1] * along.size

@@ -516,7 +516,9 @@ class Check(Directions):
 
     def _is_clean(self) -> bool:
         """Whether every entry agrees within the lower threshold, by itself."""
-        near = np.abs(self.numeric - self.analytic) <= self.thresholds[0] * self.size
+        gap = np.abs(self.numeric - self.analytic)
+        # (Of an infinite value everything would be near.)
+        near = (gap <= self.thresholds[0] * self.size) & (gap < np.inf)
         if self.checked is not None:
             near |= ~self.checked
         return all_true(near)

@@ -37,6 +37,8 @@ CHUNK_ROWS = 64
 SLICE = 0.1
 # An argument that is this near to a kink, in units of its rounding, is on it.
 NEAR = 16.0 * float(np.finfo(np.float64).eps)
+# One that is so near is on it, whatever its rounding: no step is small enough.
+NEAREST = 1e-90
 # For the slope of an activation, which the estimate of rounding needs roughly.
 NUDGE = 1e-5
 
@@ -416,8 +418,12 @@ class LossChanges:
         where = where[span[where] > 0.0]  # (the others are left out)
         theta = self.theta[where]
         size = steps(step, self.theta, where)
+        here = origin[where]
         for changes, sign in ((plus, 1.0), (minus, -1.0)):
-            h = (origin[where] + sign * size) - origin[where]
+            there = here + sign * size
+            # (Of a step below the spacing the kernel makes the spacing.)
+            there = np.where(there == here, np.nextafter(here, sign * np.inf), there)
+            h = there - here
             changes[where] += at.l2 * h * (theta + 0.5 * h)
 
     # -- how well two right gradients can agree ----------------------------------------
@@ -530,7 +536,7 @@ class LossChanges:
             open_ = np.zeros(stretch.z.shape[0], np.bool_)
             for step, F, slope in zip(stretch.steps, values[:-1], sides, strict=True):
                 if slope is not None:
-                    near = np.abs(step.A) <= NEAR * np.sqrt(F)
+                    near = np.abs(step.A) <= np.maximum(NEAR * np.sqrt(F), NEAREST)
                     if beside:
                         near &= step.A != 0.0
                     kink = near & (slope[0] != slope[1])
@@ -539,7 +545,7 @@ class LossChanges:
                         most = 2.0
             if self.case.loss.name in ("absolute_error", "quantile"):
                 r = stretch.z - stretch.y.reshape(stretch.z.shape)
-                near = np.abs(r) <= NEAR * np.sqrt(values[-1])
+                near = np.abs(r) <= np.maximum(NEAR * np.sqrt(values[-1]), NEAREST)
                 if beside:
                     near &= r != 0.0
                 open_ |= near.any(axis=1)

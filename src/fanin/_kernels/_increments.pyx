@@ -639,6 +639,7 @@ cdef void divide(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef Quotients *q = <Quotients *>context
     cdef Py_ssize_t i, start = index * PIECE, stop = min(q.n, start + PIECE)
     cdef Py_ssize_t far = 0
+    cdef double apart
     cdef double *out = q.out
     cdef const double *plus = q.plus
     cdef const double *minus = q.minus
@@ -647,7 +648,9 @@ cdef void divide(void *context, Py_ssize_t index, int worker) noexcept nogil:
     cdef double near = q.near
     for i in range(start, stop):
         out[i] = (plus[i] - minus[i]) / span[i]
-        far += not (fabs(out[i] - expected[i]) <= near * fabs(expected[i])
+        apart = fabs(out[i] - expected[i])
+        # (Of an infinite value everything would be near.)
+        far += not (apart <= near * fabs(expected[i]) and apart < INFINITY
                     or span[i] == 0.0)
     q.far[index] = far > 0
 
@@ -658,8 +661,8 @@ def quotients(
 ):
     """Return (plus - minus) / span, and whether all are near what is expected.
 
-    As near as ``|quotient - expected| <= near |expected|``. An entry whose span is 0
-    was left out.
+    As near as ``|quotient - expected| <= near |expected|``, which are finite. An entry
+    whose span is 0 was left out.
     """
     cdef Quotients q
     cdef Call call
@@ -739,7 +742,8 @@ cdef class Increments:
         cdef Stage *s = self.append(LINEAR, W.shape[0], W.shape[1])
         cdef Stage *f = s - 1
         cdef double[:, ::1] q
-        if (self.job.n_stages > 2 and f.kind == ELEMENTS and f.f.custom == NULL
+        # (To the first stage no column leads.)
+        if (self.job.n_stages > 3 and f.kind == ELEMENTS and f.f.custom == NULL
                 and (f - 1).kind == LINEAR):
             q = np.empty((3 * self.job.m, f.n_out))
             kernels.cubics(
@@ -879,8 +883,10 @@ cdef class Increments:
         kink was passed.
         """
         cdef Job *job = &self.job
-        # (Room for a multiple of LINE.)
-        cdef Py_ssize_t changes = (2 * job.at_once + LINE - 1) // LINE * LINE
+        cdef Py_ssize_t changes = 2 * job.at_once
+        # (line_softmax wants room for a multiple of LINE. Rows of whole batches have
+        # none to spare.)
+        cdef Py_ssize_t along = (changes + LINE - 1) // LINE * LINE
         cdef Py_ssize_t samples = job.m if job.last_mixing >= 0 else 1
         cdef Py_ssize_t size = changes * max(job.m, samples * job.widest)
         cdef Py_ssize_t block = min(<Py_ssize_t>BLOCK, job.m)
@@ -918,8 +924,8 @@ cdef class Increments:
             for i in range(n_threads):
                 w = &job.workers[i]
                 w.column = <double *>calloc(
-                    changes * job.m + 3 * size + 2 * job.widest + 3 * changes
-                    + 2 * lines + block, sizeof(double))
+                    changes * job.m + 3 * size + 2 * job.widest + 2 * along
+                    + changes + 2 * lines + block, sizeof(double))
                 w.active = <Py_ssize_t *>calloc(changes, sizeof(Py_ssize_t))
                 w.crossed = <unsigned char *>calloc(2 * changes, 1)
                 if w.column == NULL or w.active == NULL or w.crossed == NULL:
@@ -930,9 +936,9 @@ cdef class Increments:
                 w.scratch = place + 2 * size
                 place = place + 3 * size + 2 * job.widest
                 w.c = place
-                w.out = place + changes
-                w.change = place + 2 * changes
-                w.powers = place + 3 * changes
+                w.out = place + along
+                w.change = place + 2 * along
+                w.powers = w.change + changes
                 w.lines = w.powers + lines
                 w.reach = w.lines + lines
                 w.lines_of = -1
