@@ -534,3 +534,17 @@ def test_a_direction_finds_an_entry_that_is_not_finite(value):
         indices=20, directions=1, rng=0,
     )  # fmt: skip
     assert report.verdict == "wrong"
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4, 9, 13, 24])
+def test_one_wrong_entry_of_a_gradient_function_shows_beside_kinks(seed):
+    """On its own kink it is between the slopes on both sides; beside it, it is not."""
+    fun, params, grad = network_on_kinks(seed, np.float64)
+    where = np.argmax(np.abs(grad(params)["W1"]))
+
+    def wrong(p):
+        found = grad(p)
+        found["W1"].flat[where] *= 1.3
+        return found
+
+    assert check_gradient(fun, params, wrong).blocks["W1"].verdict in FAULTY

@@ -194,8 +194,9 @@ class Kinks:
             slack += np.where(apart.any(axis=0), BEYOND * (high - low), 0.0)
             kinks[chosen] = own & (low - slack <= a) & (a <= high + slack)
         explained = np.flatnonzero(kinks)
-        if explained.size and self._follows(b, index[explained]) is False:
-            kinks[:] = False
+        if explained.size:
+            votes = self._follows(b, index[explained])
+            kinks[explained] = [vote is not False for vote in votes]
         return kinks
 
     def _reach(self) -> float:
@@ -317,30 +318,29 @@ class Kinks:
         a = self.analytic[few]
         apart = np.abs(pieces - a) > 1e-2 * np.abs(a)
         within = (pieces.min(axis=0) <= a) & (a <= pieces.max(axis=0))
-        follows = self._follows(b, few)
-        if follows is None:
-            follows = not apart.all() or bool(within.all())
-        if not follows:
+        votes = [vote for vote in self._follows(b, few) if vote is not None]
+        follows = not apart.all() or bool(within.all())
+        if not (all(votes) if votes else follows):
             self.status[kinks] = _report.WRONG
 
-    def _follows(self, b: int, entries: NDArray[np.intp]) -> bool | None:
-        """Whether a gradient function has the slopes at points beside this one.
+    def _follows(self, b: int, entries: NDArray[np.intp]) -> list[bool | None]:
+        """Whether entries of a gradient function are the slopes at points beside this.
 
         No convention has a say there. None if it is no function, or they tell nothing.
         """
         if self.gradient_at is None:
-            return None
+            return [None] * entries.size
         block = self.parameters.blocks[b]
         error = _report.ALLOWANCE * (self.error[entries] + self.own_error[entries])
-        agree: list[bool] = []
+        agree: list[list[bool]] = [[] for _ in entries]
         for k in range(N_BESIDE):
             point = self._beside(k, 1.0)
             try:
                 self.parameters.write(point)
                 there = self.gradient_at()[entries]
                 here = self._at([])
-                for i, slope, e in zip(
-                    entries.tolist(), there.tolist(), error.tolist(), strict=True
+                for i, slope, e, mine in zip(
+                    entries.tolist(), there.tolist(), error.tolist(), agree, strict=True
                 ):
                     j, old = i - block.where.start, float(point[i])
                     plus, minus, _ = points(point[i], float(self.step[i]), block.dtype)
@@ -350,14 +350,14 @@ class Kinks:
                     size = max(abs(up), abs(down), abs(slope))
                     # (Beside this kink another may be within the step.)
                     if 1e-2 * size > e and abs(up - down) <= 1e-2 * size:
-                        agree.append(abs((up + down) / 2 - slope) <= 1e-2 * size)
+                        mine.append(abs((up + down) / 2 - slope) <= 1e-2 * size)
             except OutOfTime:
                 raise
             except Exception:  # at a point that nobody asked for it may refuse to work
-                return None
+                return [None] * entries.size
             finally:
                 self.parameters.restore()
-        return 2 * sum(agree) > len(agree) if agree else None
+        return [2 * sum(mine) > len(mine) if len(mine) > 2 else None for mine in agree]
 
 
 def _middle_half(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -258,6 +258,14 @@ class SecondLook(Kinks):
         """Examine entries of one array with other steps; return their statuses."""
         looks = [self._look_again(b, j, rms) for j in entries]
         found = [outcome for outcome, _ in looks]
+        # What a kink of its own may explain has to be right beside it.
+        own = [k for k, outcome in enumerate(found) if outcome == _report.KINK]
+        if own:
+            start = self.parameters.blocks[b].where.start
+            votes = self._follows(b, start + np.array([entries[k] for k in own]))
+            for k, vote in zip(own, votes, strict=True):
+                if vote is False:
+                    found[k] = int(_report.WRONG)
         doubt = [
             (k, j, slopes)
             for k, (j, (_, slopes)) in enumerate(zip(entries, looks, strict=True))
