@@ -862,6 +862,10 @@ def test_a_users_metric_gets_weights_if_it_has_a_parameter_for_them():
         got["required"] = sample_weight
         return 0.0
 
+    def nameless(y_true, prediction, sample_weight=None, /):
+        assert sample_weight is None  # it cannot be given by its name
+        return 0.0
+
     class Silent:
         """As compiled code may be, which need not tell its parameters."""
 
@@ -882,6 +886,7 @@ def test_a_users_metric_gets_weights_if_it_has_a_parameter_for_them():
         "required": required,
         "bound": functools.partial(bound, sample_weight="mine"),
         "silent": Silent(),
+        "nameless": nameless,
     }
     fit(classifier(), X, y, epochs=1, validation=(X, y, weight), metrics=metrics)
     assert (got["plain"], got["bound"]) == (120, "mine")

@@ -214,8 +214,10 @@ def _takes_weights(metric: Metric) -> bool:
         parameter = inspect.signature(metric).parameters.get("sample_weight")
     except (TypeError, ValueError):  # compiled code need not tell
         return False
-    return parameter is not None and any(
-        parameter.default is default for default in (None, parameter.empty)
+    return (
+        parameter is not None
+        and parameter.kind is not parameter.POSITIONAL_ONLY
+        and any(parameter.default is default for default in (None, parameter.empty))
     )
 
 

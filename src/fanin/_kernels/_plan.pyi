@@ -7,12 +7,12 @@ from typing_extensions import disjoint_base
 KINDS: dict[str, int]
 
 # Name, place in the flat vector, shape.
-Block = tuple[str, slice, tuple[int, ...]]
+_Block = tuple[str, slice, tuple[int, ...]]
 
 @disjoint_base
 class Plan:
-    blocks: list[Block]
-    state_blocks: list[Block]
+    blocks: list[_Block]
+    state_blocks: list[_Block]
     n_inputs: int
     n_outputs: int
     n_parameters: int
