@@ -541,8 +541,13 @@ def probe(n_tasks, n_threads, *, n_inner=1, seconds=0.0):
 # --- _blas ----------------------------------------------------------------------------
 
 
-def matmul(A, B):
-    return (A.astype(np.float64) @ B.astype(np.float64)).astype(A.dtype)
+def matmul(A, B, transpose_a=False, transpose_b=False, C=None, alpha=1, beta=0):
+    left = (A.T if transpose_a else A).astype(np.float64)
+    right = (B.T if transpose_b else B).astype(np.float64)
+    product = alpha * (left @ right)
+    if beta != 0:
+        product += beta * C.astype(np.float64)
+    return product.astype(A.dtype)
 
 
 def matvec(A, x, transpose=False):

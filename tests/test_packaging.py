@@ -117,9 +117,12 @@ def test_products_are_right(
     )
 
 
-def test_products_of_many_threads_do_not_mix(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("size", [150, 152])
+def test_products_of_many_threads_do_not_mix(
+    rng: np.random.Generator, size: int
+) -> None:
     # More at once than cores, each with matrices of its own.
-    A = rng.uniform(-1, 1, (12, 150, 150))
+    A = rng.uniform(-1, 1, (12, size, size))
     expected = [_blas.matmul(a, a) for a in A]
     wrong: list[int] = []
 
@@ -135,7 +138,7 @@ def test_products_of_many_threads_do_not_mix(rng: np.random.Generator) -> None:
         thread.join()
     assert wrong == []
     for a, c in zip(A, expected, strict=True):
-        np.testing.assert_allclose(c, a @ a, rtol=0, atol=tolerance(np.float64, 150))
+        np.testing.assert_allclose(c, a @ a, rtol=0, atol=tolerance(np.float64, size))
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -14,7 +14,10 @@ b) Our copy starts no threads: fanin splits the work itself (parallel.c). OpenBL
 c) ``-Dblas=NAME`` links a system CBLAS instead. It may be shared with NumPy, so
    its thread setting is left alone.
 
-Row-major products map one to one to CBLAS, but for one: OpenBLAS's sgemm of two
+d) Products of small matrices are computed where they lie, by simd/product.c: a BLAS
+   spends a good part of its time on copies of them.
+
+Other row-major products map one to one to CBLAS, but for one: OpenBLAS's sgemm of two
 transposed matrices of M N K <= 100^3 keeps a pointer or size in static memory in its
 AVX-512 kernel (found in 0.3.34, by two threads that each multiplied matrices of their
 own: entries of the one's product were written behind the other's result). Where it
@@ -32,6 +35,29 @@ import numpy as np
 
 cimport cython
 from cython cimport floating
+
+from ._simd cimport simd_level
+
+cdef extern from "product.h" nogil:
+    """
+    #define FANIN_PICK_PRODUCT(level) FANIN_SELECT(product, level)
+    """
+    enum:
+        FANIN_PRODUCT_ROW
+        FANIN_PRODUCT_RESULT
+    struct fanin_product:
+        void (*f32)(
+            float *C, Py_ssize_t ldc, const float *A, Py_ssize_t row,
+            Py_ssize_t depth, const float *B, Py_ssize_t ldb, Py_ssize_t m,
+            Py_ssize_t n, Py_ssize_t k, float alpha, float beta) noexcept nogil
+        void (*f64)(
+            double *C, Py_ssize_t ldc, const double *A, Py_ssize_t row,
+            Py_ssize_t depth, const double *B, Py_ssize_t ldb, Py_ssize_t m,
+            Py_ssize_t n, Py_ssize_t k, double alpha, double beta) noexcept nogil
+        Py_ssize_t bytes
+        Py_ssize_t rows
+        Py_ssize_t depth
+    const fanin_product *FANIN_PICK_PRODUCT(int level)
 
 cdef extern from "blas_symbols.h":
     const char *fanin_system_blas
@@ -56,6 +82,7 @@ cdef enum:
     NO_TRANSPOSE = 111
     TRANSPOSE = 112
 
+cdef const fanin_product *kernels = FANIN_PICK_PRODUCT(simd_level())
 cdef sgemm_t sgemm
 cdef dgemm_t dgemm
 cdef sgemv_t sgemv
@@ -117,6 +144,19 @@ cdef inline int leading(Py_ssize_t stride) noexcept nogil:
     return <int>stride if stride > 1 else 1
 
 
+cdef inline bint is_small(
+    bint transpose_a, bint transpose_b, Py_ssize_t ldb, Py_ssize_t m, Py_ssize_t n,
+    Py_ssize_t k, Py_ssize_t size
+) noexcept nogil:
+    """Whether simd/product.c is the faster one, for entries of `size` bytes."""
+    if (transpose_b or kernels.rows == 0 or ldb * size > FANIN_PRODUCT_ROW
+            or n * size % kernels.bytes != 0 or m < 1 or n < 1 or k < 1):
+        return False
+    if transpose_a:
+        return k <= kernels.depth and m * n * size <= FANIN_PRODUCT_RESULT
+    return m <= kernels.rows
+
+
 cdef void gemm(
     floating *C, Py_ssize_t ldc,
     const floating *A, Py_ssize_t lda, bint transpose_a,
@@ -127,7 +167,16 @@ cdef void gemm(
     cdef int ta = TRANSPOSE if transpose_a else NO_TRANSPOSE
     cdef int tb = TRANSPOSE if transpose_b else NO_TRANSPOSE
     cdef double size = <double>m * <double>n * <double>k
-    if floating is float:
+    if is_small(transpose_a, transpose_b, ldb, m, n, k, sizeof(floating)):
+        if floating is float:
+            kernels.f32(
+                C, ldc, A, 1 if transpose_a else lda, lda if transpose_a else 1, B, ldb,
+                m, n, k, alpha, beta)
+        else:
+            kernels.f64(
+                C, ldc, A, 1 if transpose_a else lda, lda if transpose_a else 1, B, ldb,
+                m, n, k, alpha, beta)
+    elif floating is float:
         if transpose_a and transpose_b and 0 < size <= SMALL_PRODUCT:
             sgemm_of_transposes(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta)
             return
@@ -218,18 +267,33 @@ def config():
 
 
 @cython.boundscheck(False)
-def matmul(const floating[:, ::1] A, const floating[:, ::1] B):
-    """Return A @ B of two C-ordered matrices of one dtype, for the tests."""
-    if A.shape[1] != B.shape[0] or 0 in (A.shape[0], A.shape[1], B.shape[1]):
+@cython.wraparound(False)
+def matmul(
+    const floating[:, :] A, const floating[:, :] B, bint transpose_a=False,
+    bint transpose_b=False, C=None, floating alpha=1, floating beta=0
+):
+    """Return alpha op(A) op(B) + beta C, in C if that is given, for the tests.
+
+    The matrices have one dtype, and rows without gaps.
+    """
+    cdef Py_ssize_t m = A.shape[1 if transpose_a else 0]
+    cdef Py_ssize_t k = A.shape[0 if transpose_a else 1]
+    cdef Py_ssize_t n = B.shape[0 if transpose_b else 1]
+    if B.shape[1 if transpose_b else 0] != k or 0 in (m, n, k):
         raise ValueError(f"cannot multiply {A.shape[0], A.shape[1]} by "
                          f"{B.shape[0], B.shape[1]}")
-    out = np.empty((A.shape[0], B.shape[1]), "f4" if floating is float else "f8")
-    cdef floating[:, ::1] C = out
+    if C is None:
+        C = np.empty((m, n), "f4" if floating is float else "f8")
+    cdef floating[:, :] out = C
+    cdef Py_ssize_t size = sizeof(floating)
+    if (A.strides[1] != size or B.strides[1] != size or out.strides[1] != size
+            or out.shape[0] != m or out.shape[1] != n):
+        raise ValueError("rows have gaps, or C has another shape")
     with nogil:
-        gemm(&C[0, 0], C.shape[1], &A[0, 0], A.shape[1], False, &B[0, 0],
-             B.shape[1], False, A.shape[0], B.shape[1], A.shape[1],
-             <floating>1, <floating>0)
-    return out
+        gemm(&out[0, 0], out.strides[0] // size, &A[0, 0], A.strides[0] // size,
+             transpose_a, &B[0, 0], B.strides[0] // size, transpose_b, m, n, k,
+             alpha, beta)
+    return C
 
 
 @cython.boundscheck(False)

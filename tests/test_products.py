@@ -1,0 +1,103 @@
+"""Matrix products of all shapes: those of simd/product.c, and OpenBLAS's beside them.
+
+The bound is that of a sum of k products in any order, k eps times the sum of their
+sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.5).
+"""
+
+import numpy as np
+import pytest
+import reference
+
+from fanin._kernels import _blas, _simd
+
+own = pytest.mark.skipif(
+    _simd.current() == "baseline", reason="at this SIMD level all products are BLAS's"
+)
+
+
+def check(A, B, got, **how):
+    exact = reference.matmul(A.astype("f8"), B.astype("f8"), **how)
+    how = {k: np.abs(v) if k in ("C", "alpha", "beta") else v for k, v in how.items()}
+    sizes = reference.matmul(np.abs(A).astype("f8"), np.abs(B).astype("f8"), **how)
+    k = A.shape[0 if how.get("transpose_a") else 1]
+    bound = (k + 3) * np.finfo(A.dtype).eps * sizes
+    assert got.dtype == A.dtype
+    assert np.all(np.abs(got - exact) <= bound)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("n", [4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 176, 256])
+def test_every_tile_is_right(rng, dtype, transpose_a, n):
+    for m in [*range(1, 18), 127, 129, 140]:
+        for k in (1, 2, 31, 33, 129) if m < 18 else (3, 64, 255, 257, 515):
+            A = rng.uniform(-1, 1, (k, m) if transpose_a else (m, k)).astype(dtype)
+            B = rng.uniform(-1, 1, (k, n)).astype(dtype)
+            got = _blas.matmul(A, B, transpose_a=transpose_a)
+            check(A, B, got, transpose_a=transpose_a)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("shape", [(7, 16, 5), (30, 64, 300), (9, 48, 600), (5, 6, 7)])
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (0.5, 1), (-2, 0.25)])
+def test_rows_that_lie_apart(rng, dtype, transpose_a, transpose_b, shape, alpha, beta):
+    m, n, k = shape
+
+    def rows(r, c):
+        return rng.uniform(-1, 1, (r, c + 9)).astype(dtype)[:, 3 : 3 + c]
+
+    A = rows(k, m) if transpose_a else rows(m, k)
+    B = rows(n, k) if transpose_b else rows(k, n)
+    around = np.full((m + 2, n + 9), np.nan, dtype)
+    C = around[1:-1, 3 : 3 + n]
+    if beta != 0:
+        C[:] = rng.uniform(-1, 1, (m, n))
+    how = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    scales = {"alpha": alpha, "beta": beta}
+    before = C.copy()
+    assert _blas.matmul(A, B, C=C, **how, **scales) is C
+    check(A, B, C, C=before, **how, **scales)
+    C[:] = np.nan
+    assert np.isnan(around).all()  # nothing was written beside it
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_not_finite_stays_in_its_row(rng, dtype):
+    A = rng.uniform(-1, 1, (21, 300)).astype(dtype)
+    B = rng.uniform(1, 2, (300, 48)).astype(dtype)
+    A[4, 299], A[13, 0] = np.nan, np.inf
+    got = _blas.matmul(A, B)
+    rest = np.delete(np.arange(21), [4, 13])
+    assert np.isnan(got[4]).all()
+    assert np.isposinf(got[13]).all()
+    assert np.isfinite(got[rest]).all()
+
+
+@own
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_an_entry_does_not_depend_on_its_tile(rng, dtype, transpose_a):
+    """Its products are added in one order, wherever a matrix is cut."""
+    A = rng.standard_normal((30, 32)).astype(dtype)
+    B = rng.standard_normal((30 if transpose_a else 32, 176)).astype(dtype)
+    left = A if transpose_a else A[:30]
+    whole = _blas.matmul(left, B, transpose_a=transpose_a)
+    for cut in (1, 5, 8, 17):
+        some = left[:, cut:] if transpose_a else left[cut:]
+        part = _blas.matmul(some, B, transpose_a=transpose_a)
+        np.testing.assert_array_equal(part, whole[cut:])
+    for cut in (16, 48, 96, 128):
+        part = _blas.matmul(left, B[:, cut:], transpose_a=transpose_a)
+        np.testing.assert_array_equal(part, whole[:, cut:])
+
+
+def test_what_does_not_fit_is_refused():
+    A = np.ones((2, 3))
+    with pytest.raises(ValueError, match="cannot multiply"):
+        _blas.matmul(A, A)
+    with pytest.raises(ValueError, match="rows have gaps"):
+        _blas.matmul(A, np.ones((3, 8))[:, ::2])
+    with pytest.raises(ValueError, match="another shape"):
+        _blas.matmul(A, np.ones((3, 8)), C=np.empty((2, 9)))
