@@ -31,6 +31,7 @@ class Effort:
     budget: float = 3.0  # seconds of a row's rounds
     inner: float = 0.012  # seconds that an inner loop lasts at least
     loops: int = 3  # inner loops a round, of which the fastest counts
+    long: float = 0.05  # a call that takes as long is measured once a round
 
 
 @dataclass
@@ -99,14 +100,17 @@ def _elapsed(contender: Contender, number: int) -> float:
 
 
 def _inner_number(contender: Contender, effort: Effort) -> int:
-    """Return how many calls an inner loop needs to last, as timeit finds it."""
+    """Return how many calls an inner loop needs to last, as timeit finds it.
+
+    0 is for a long call.
+    """
     number = 1
     while True:
         if contender.prepare:
             contender.prepare()
         took = _elapsed(contender, number)
         if took >= effort.inner:
-            return number
+            return 0 if took / number >= effort.long else number
         number = max(2 * number, int(1.2 * number * effort.inner / max(took, 1e-7)))
 
 
@@ -121,11 +125,15 @@ def _settle() -> None:
 
 
 def _measure(contender: Contender, number: int, loops: int) -> float:
-    """Return seconds a call: for short calls the fastest of some inner loops."""
+    """Return seconds a call: for short calls the fastest of some inner loops.
+
+    The first call after a rest wakes threads and a slow clock, so it does not count
+    for those.
+    """
     if contender.prepare:
         contender.prepare()
     _settle()
-    if number == 1:
+    if number == 0:
         return _elapsed(contender, 1) * contender.scale
     contender.run()
     best = min(_elapsed(contender, number) for _ in range(loops))
