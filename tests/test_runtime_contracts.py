@@ -104,10 +104,11 @@ CASES = {
             return f"{loss:.7g} {net.parameters.sum():.7g}".encode()
     """,
     "check_gradient": """
-        X = np.linspace(-1, 1, 1000).reshape(50, 20)
-        y = np.arange(50) % 10
-        layers = [fanin.layers.Dense(80, "tanh"), fanin.layers.Dense(10)]
-        net = fanin.Network(20, layers, loss="softmax_cross_entropy", dtype="f8", rng=0)
+        X = np.linspace(-1, 1, 20_000).reshape(100, 200)
+        y = np.arange(100) % 10
+        layers = [fanin.layers.Dense(200, "tanh"), fanin.layers.Dense(10)]
+        net = fanin.Network(
+            200, layers, loss="softmax_cross_entropy", dtype="f8", rng=0)
         def call(n_threads):
             report = net.check_gradient(X, y, n_threads=n_threads)
             return b"".join(a.tobytes() for a in report.numeric.values())
