@@ -615,14 +615,16 @@ def rows() -> list[Row]:
             name = f"training step {name_of(sizes)}, batch {n}, {title}"
             build = partial(training_step, sizes, n, f4, optimizer)
             found.append(Row(name, build, products))
-    name = f"training step {name_of(middle)}, batch 128, Adam, float64"
-    build = partial(training_step, middle, 128, np.float64, "adam")
-    found.append(Row(name, build, products))
+    for sizes, n in ((small, 32), (middle, 128)):
+        name = f"training step {name_of(sizes)}, batch {n}, Adam, float64"
+        build = partial(training_step, sizes, n, np.float64, "adam")
+        found.append(Row(name, build, products))
     wide, wider = [784, 1024, 1024, 10], [784, 2048, 2048, 2048, 10]
     for sizes, n, dtype, suffix in (
         (wide, 256, f4, ""),
         (wider, 512, f4, ""),
         (wide, 256, np.float64, ", float64"),
+        (wider, 512, np.float64, ", float64"),
     ):
         name = f"forward and backward {name_of(sizes)}, batch {n}{suffix}"
         build = partial(forward_and_backward, sizes, n, dtype)
@@ -630,17 +632,21 @@ def rows() -> list[Row]:
     name = f"one epoch of fit, 60,000×784, {name_of(middle)}, batch 128, Adam"
     steps = "floor: its steps alone, on batches that lie one after the other"
     found.append(Row(name, partial(epoch, middle, 60_000, 128, f4), steps))
-    for sizes, n, labels in (
-        ([64, 32, 10], 1, False),
-        ([64, 32, 10], 1, True),
-        (middle, 1, False),
-        (middle, 1024, False),
+    for sizes, n, labels, dtype in (
+        ([64, 32, 10], 1, False, f4),
+        ([64, 32, 10], 1, True, f4),
+        (middle, 1, False, f4),
+        (middle, 1024, False, f4),
+        ([64, 32, 10], 1, False, np.float64),
+        (middle, 1, False, np.float64),
+        (middle, 1024, False, np.float64),
     ):
         what = "labels" if labels else "logits"
         count = "one row" if n == 1 else f"{n} rows"
-        name = f"predict {count}, {name_of(sizes)}, {what}"
+        suffix = "" if dtype == f4 else ", float64"
+        name = f"predict {count}, {name_of(sizes)}, {what}{suffix}"
         note = f"{products}; scikit-learn: {'labels' if labels else 'probabilities'}"
-        found.append(Row(name, partial(predict, sizes, n, f4, labels), note))
+        found.append(Row(name, partial(predict, sizes, n, dtype, labels), note))
     name = f"20 steps on each of two Python threads, {name_of(middle)}, batch 128, Adam"
     alone = "two networks, one thread a call; floor: one of them alone"
     found.append(Row(name, partial(two_at_once, middle, 128, 20, f4), alone))

@@ -14,8 +14,8 @@ b) Our copy starts no threads: fanin splits the work itself (parallel.c). OpenBL
 c) ``-Dblas=NAME`` links a system CBLAS instead. It may be shared with NumPy, so
    its thread setting is left alone.
 
-d) Products of small matrices are computed where they lie, by simd/product.c: a BLAS
-   spends a good part of its time on copies of them.
+d) Products of all but large matrices are simd/product.c's: a BLAS spends a good part
+   of its time on copies of them.
 
 Other row-major products map one to one to CBLAS, but for one: OpenBLAS's sgemm of two
 transposed matrices of M N K <= 100^3 keeps a pointer or size in static memory in its
@@ -43,20 +43,23 @@ cdef extern from "product.h" nogil:
     #define FANIN_PICK_PRODUCT(level) FANIN_SELECT(product, level)
     """
     enum:
-        FANIN_PRODUCT_ROW
-        FANIN_PRODUCT_RESULT
+        FANIN_PRODUCT_A
+        FANIN_PRODUCT_B
     struct fanin_product:
         void (*f32)(
             float *C, Py_ssize_t ldc, const float *A, Py_ssize_t row,
-            Py_ssize_t depth, const float *B, Py_ssize_t ldb, Py_ssize_t m,
-            Py_ssize_t n, Py_ssize_t k, float alpha, float beta) noexcept nogil
+            Py_ssize_t depth, const float *B, Py_ssize_t ldb, bint transposed,
+            Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, float alpha,
+            float beta) noexcept nogil
         void (*f64)(
             double *C, Py_ssize_t ldc, const double *A, Py_ssize_t row,
-            Py_ssize_t depth, const double *B, Py_ssize_t ldb, Py_ssize_t m,
-            Py_ssize_t n, Py_ssize_t k, double alpha, double beta) noexcept nogil
-        Py_ssize_t bytes
+            Py_ssize_t depth, const double *B, Py_ssize_t ldb, bint transposed,
+            Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double alpha,
+            double beta) noexcept nogil
         Py_ssize_t rows
         Py_ssize_t depth
+        Py_ssize_t products
+        Py_ssize_t turned
     const fanin_product *FANIN_PICK_PRODUCT(int level)
 
 cdef extern from "blas_symbols.h":
@@ -144,17 +147,20 @@ cdef inline int leading(Py_ssize_t stride) noexcept nogil:
     return <int>stride if stride > 1 else 1
 
 
-cdef inline bint is_small(
-    bint transpose_a, bint transpose_b, Py_ssize_t ldb, Py_ssize_t m, Py_ssize_t n,
-    Py_ssize_t k, Py_ssize_t size
+cdef inline bint is_ours(
+    bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    Py_ssize_t size
 ) noexcept nogil:
     """Whether simd/product.c is the faster one, for entries of `size` bytes."""
-    if (transpose_b or kernels.rows == 0 or ldb * size > FANIN_PRODUCT_ROW
-            or n * size % kernels.bytes != 0 or m < 1 or n < 1 or k < 1):
+    if m > kernels.rows or m < 1 or n < 1 or k < 1:
         return False
     if transpose_a:
-        return k <= kernels.depth and m * n * size <= FANIN_PRODUCT_RESULT
-    return m <= kernels.rows
+        return (not transpose_b
+                and (k <= kernels.depth or k <= FANIN_PRODUCT_A // (m * size))
+                and m > kernels.products // (n * k))
+    if transpose_b and (kernels.turned == 0 or m < kernels.turned):
+        return False
+    return k <= FANIN_PRODUCT_B // (n * size)
 
 
 cdef void gemm(
@@ -167,15 +173,15 @@ cdef void gemm(
     cdef int ta = TRANSPOSE if transpose_a else NO_TRANSPOSE
     cdef int tb = TRANSPOSE if transpose_b else NO_TRANSPOSE
     cdef double size = <double>m * <double>n * <double>k
-    if is_small(transpose_a, transpose_b, ldb, m, n, k, sizeof(floating)):
+    if is_ours(transpose_a, transpose_b, m, n, k, sizeof(floating)):
         if floating is float:
             kernels.f32(
                 C, ldc, A, 1 if transpose_a else lda, lda if transpose_a else 1, B, ldb,
-                m, n, k, alpha, beta)
+                transpose_b, m, n, k, alpha, beta)
         else:
             kernels.f64(
                 C, ldc, A, 1 if transpose_a else lda, lda if transpose_a else 1, B, ldb,
-                m, n, k, alpha, beta)
+                transpose_b, m, n, k, alpha, beta)
     elif floating is float:
         if transpose_a and transpose_b and 0 < size <= SMALL_PRODUCT:
             sgemm_of_transposes(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta)
