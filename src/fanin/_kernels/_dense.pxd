@@ -7,6 +7,9 @@ from ._pass cimport Pass
 cdef int count_tiles(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
 
+# Whether two of them are best done by the calling thread.
+cdef bint is_slight(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil
+
 # The layer p.at: rows [row, row + m) of f(A_in W + b), or one tile of them.
 cdef void dense_forward_rows(
     Pass *p, int at, Py_ssize_t row, Py_ssize_t m, floating *_) noexcept nogil

@@ -75,6 +75,11 @@ cdef int count_tiles(
     return tiles if tiles > 1 else 1
 
 
+cdef bint is_slight(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    """Whether two such products take less time than handing one of them over."""
+    return 4.0 * <double>m * <double>n * <double>k < MIN_TILE_FLOPS
+
+
 cdef void tile_bounds(
     Py_ssize_t n, int n_tiles, Py_ssize_t tile, Py_ssize_t *start, Py_ssize_t *stop
 ) noexcept nogil:

@@ -48,7 +48,7 @@ import numpy as np
 from ._activations cimport activation_init, activation_needs_input
 from ._dense cimport (
     all_finite, count_tiles, dense_backward_tile, dense_forward_rows,
-    dense_forward_tile, through_activation)
+    dense_forward_tile, is_slight, through_activation)
 from ._losses cimport (
     LossSum, loss_forward, loss_init, loss_is_per_row, loss_link, loss_takes_labels)
 from ._operations cimport (
@@ -431,7 +431,7 @@ cdef int add_penalty(Pass *p, const Tasks *tasks) noexcept nogil:
 
 
 cdef int backward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogil:
-    cdef int at
+    cdef int at, n_threads, outcome
     cdef const Operation *o
     cdef char *swap
     for at in range(p.n_operations - 1, -1, -1):
@@ -449,7 +449,12 @@ cdef int backward_chunk(Pass *p, const Tasks *tasks, int itemsize) noexcept nogi
         p.n_below = 0
         if at > 0 or p.dX != NULL:
             p.n_below = count_tiles(p.rows, o.n_in, o.n_out, p.call.n_threads)
-        if parallel_for(&p.call, tasks.backward, p, p.n_below + p.n_weight):
+        n_threads = p.call.n_threads
+        if p.n_below + p.n_weight == 2 and is_slight(p.rows, o.n_out, o.n_in):
+            p.call.n_threads = 1
+        outcome = parallel_for(&p.call, tasks.backward, p, p.n_below + p.n_weight)
+        p.call.n_threads = n_threads
+        if outcome:
             return INTERRUPTED
         swap = p.D
         p.D = p.D_below
