@@ -111,6 +111,54 @@ def test_an_update_equals_its_twin(form, n, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", ["rmsprop", "rmsprop_momentum", "adam", "amsgrad"])
+def test_steps_of_any_size_have_their_digits(form, dtype, rng):
+    """The division's own error counts, and its range: theta was 0, g and velocity are.
+
+    Roundings of rate m (of m for rmsprop), beta v, the root, 1 / correction and its
+    product, the sum with epsilon, the quotient (1 unit) and its product with the rate.
+    """
+    n, far = 1_003, 18 if dtype == np.float32 else 150
+    kind, used = FORMS[form]
+    arrays = [
+        10 ** rng.uniform(-far, far, n) * rng.choice([-1, 1], n),
+        10 ** rng.uniform(-2 * far, 2 * far, n),
+        np.zeros(n),
+    ]
+    arrays[1][:4] = [0.0, np.inf, np.inf, 0.0]
+    arrays[0][:4] = [1e-3, 1.0, -1e9, 0.0]
+    first, second, third = [
+        a.astype(dtype) if i in used else None for i, a in enumerate(arrays)
+    ]
+    g = np.zeros(n, dtype)
+    if kind == "rmsprop":
+        # (Its numerator is g, which enters v: where v is much larger, that is all.)
+        g = (10 ** rng.uniform(-far, 0, n)).astype(dtype)
+        second = np.maximum(second, dtype(1))
+        first = None if first is None else np.zeros(n, dtype)
+    theta = np.zeros(n, dtype)
+    numbers = (kind, 0.01, 0.9, 0.99, 0.5, 1e-8, 1.0, None, None, first, second, third)
+    wide = [None if a is None else a.astype(np.longdouble) for a in numbers[-3:]]
+    beta_1, beta_2 = np.longdouble(dtype(0.9)), np.longdouble(dtype(0.99))
+    if kind == "adam":
+        top = dtype(0.01) * np.longdouble(1) * beta_1 * wide[0]
+        below = np.sqrt(beta_2 * wide[1]) / np.longdouble(0.5)
+    else:
+        top = dtype(0.01) * g.astype(np.longdouble)
+        below = np.sqrt(
+            beta_2 * wide[1]
+            + np.longdouble(dtype(1 - 0.99)) * g.astype(np.longdouble) ** 2
+        )
+    expected = -top / (below + np.longdouble(dtype(1e-8)))
+    assert _optimizers.update(theta, g, numbers)
+    tiny = np.finfo(dtype).tiny
+    np.testing.assert_allclose(
+        theta.astype(np.longdouble), expected, rtol=8 * np.finfo(dtype).eps, atol=tiny
+    )
+    assert kind == "rmsprop" or (theta[1:4] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_clipped_update_equals_its_twin(form, dtype, rng):
     theta, g = rng.standard_normal((2, 501)).astype(dtype)
