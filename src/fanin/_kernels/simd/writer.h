@@ -9,9 +9,11 @@
 
 #include "stream.h"
 
-/* The longest run, and the buffer that holds a few of them. */
+/* The longest run; what is collected of shorter ones before it leaves, for many lines
+ * at once would hold up the reading; and the buffer. */
 #define FANIN_RUN_BYTES 4096
-#define FANIN_WRITER_BYTES (2 * FANIN_RUN_BYTES + FANIN_LINE)
+#define FANIN_WRITER_FULL (4 * FANIN_LINE)
+#define FANIN_WRITER_BYTES (FANIN_RUN_BYTES + FANIN_WRITER_FULL)
 
 typedef struct {
     char *to;           /* where the buffer's first byte belongs: on a line */
@@ -50,7 +52,7 @@ static inline void fanin_writer_flush(fanin_writer *w)
 /* Where to put the next run, of at most FANIN_RUN_BYTES. */
 static inline void *fanin_writer_room(fanin_writer *w, ptrdiff_t bytes)
 {
-    if (w->at + bytes > FANIN_WRITER_BYTES) {
+    if (w->at >= FANIN_WRITER_FULL) {
         fanin_writer_flush(w);
     }
     w->at += bytes;
