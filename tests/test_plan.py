@@ -475,6 +475,27 @@ def test_the_largest_output_is_picked_as_argmax_does(m, dtype):
     out = np.empty((m, 4), dtype)
     with np.errstate(invalid="ignore"):
         plan.forward(theta, X, out)  # 0 * inf is NaN
-    labels = np.full(m, -1, np.int64)
-    plan.pick(theta, X, labels, None, 2)
+    labels = plan.pick(theta, X, None, 2)
+    assert labels.dtype == np.int64
     np.testing.assert_array_equal(labels, out.argmax(axis=1))
+
+
+def test_what_it_takes_as_it_is():
+    plan = Plan([dense(2)], 3, losses.SquaredError(), np.dtype(np.float64))
+    for dtype in (np.float32, np.float64):
+        X = np.zeros((4, 3), dtype)
+        assert plan.takes(X)
+        assert plan.takes(X[::2])
+        assert plan.takes(np.asfortranarray(X))
+    for other in (
+        np.zeros((4, 2)),
+        np.zeros(3),
+        np.zeros((4, 3), np.float16),
+        np.zeros((4, 3), int),
+        np.zeros((4, 3), complex),
+        np.zeros((4, 3), object),
+        np.ma.zeros((4, 3)),
+        [[1.0, 2.0, 3.0]],
+        None,
+    ):
+        assert not plan.takes(other)

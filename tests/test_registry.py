@@ -99,6 +99,7 @@ NO_TWIN = {
     "_increments.Increments.task_size": "a number of rows",
     "_moments.group_rows": "the size of a task",
     "_parallel.pool_size": "a count of threads",
+    "_plan.Plan.takes": "a question about an array",
     "_simd.available": "names of levels",
     "_simd.current": "the name of a level",
 }

@@ -739,16 +739,15 @@ class Network:
         >>> net.predict(np.zeros((2, 3)))
         array([0, 0])
         """
-        array = check.samples(X, self.n_inputs)
+        plan = self._plan
+        array = X if plan.takes(X) else check.samples(X, self.n_inputs)
         threads = _threads.resolve(n_threads)
         name = self.loss_function.name
         if name == "softmax_cross_entropy":
-            labels = np.empty(array.shape[0], np.int64)
-            self._plan.pick(self._parameters, array, labels, self._state, threads)
-            return labels
+            return plan.pick(self._parameters, array, self._state, threads)
         Z = np.empty((array.shape[0], self.n_outputs), self.dtype)
         rates = name == "poisson"
-        self._plan.forward(self._parameters, array, Z, self._state, rates, threads)
+        plan.forward(self._parameters, array, Z, self._state, rates, threads)
         if self.n_outputs == 1:
             Z = Z[:, 0]
         if name == "binary_cross_entropy":

@@ -1,4 +1,4 @@
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +35,14 @@ class Plan:
         link: bool = False,
         n_threads: int = 1,
     ) -> None: ...
+    def takes(self, X: object) -> TypeGuard[NDArray[Any]]: ...
     def pick(
         self,
         theta: NDArray[Any],
         X: NDArray[Any],
-        labels: NDArray[np.int64],
         state: NDArray[np.float64] | None = None,
         n_threads: int = 1,
-    ) -> None: ...
+    ) -> NDArray[np.int64]: ...
     def record(
         self,
         theta: NDArray[Any],
