@@ -215,7 +215,7 @@ def vector(
 
 def samples(X: ArrayLike, n_features: int, name: str = "X") -> NDArray[Any]:
     """Return `X` as a real (n_samples, n_features) array, uncopied."""
-    # What comes most often takes the shortest way: one row is predicted in 1.5 us.
+    # What comes most often takes the shortest way: a call may take a microsecond.
     if (
         type(X) is np.ndarray
         and X.dtype.char in "fd"
