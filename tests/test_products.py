@@ -36,8 +36,8 @@ ORDERS = [(False, False), (True, False), (False, True)]
 def test_every_tile_is_right(rng, dtype, transpose_a, transpose_b, n):
     how = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     # Rows of a tile, of one below another and of a block; sums in one part and more.
-    for m in [*range(1, 19), 129, 257]:
-        for k in (1, 2, 15, 33, 129) if m < 19 else (3, 64, 383, 385, 775):
+    for m in [*range(1, 19), 134, 257]:
+        for k in (1, 2, 15, 33, 129) if m < 19 else (3, 64, 128, 383, 385, 775):
             A = rng.uniform(-1, 1, (k, m) if transpose_a else (m, k)).astype(dtype)
             B = rng.uniform(-1, 1, (n, k) if transpose_b else (k, n)).astype(dtype)
             check(A, B, _blas.matmul(A, B, **how), **how)
@@ -86,8 +86,10 @@ def test_what_is_not_finite_stays_in_its_row(rng, dtype, transpose_b, n):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("transpose_b", [False, True])
 def test_columns_and_numbers_beyond_are_not_read(rng, dtype, transpose_b):
-    """What lies beside B, in its array, is of no account, and may be anything."""
-    A = rng.uniform(-1, 1, (40, 21)).astype(dtype)
+    """What lies beside A and B, in their arrays, is of no account."""
+    beside = np.full((50, 50), np.nan, dtype)
+    A = beside[:40, :21]
+    A[:] = rng.uniform(-1, 1, (40, 21))
     around = np.full((80, 80), np.nan, dtype)
     B = around[:37, :21] if transpose_b else around[:21, :37]
     B[:] = rng.uniform(-1, 1, B.shape)
@@ -100,21 +102,28 @@ def test_columns_and_numbers_beyond_are_not_read(rng, dtype, transpose_b):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("transpose_a", "transpose_b"), ORDERS)
 @pytest.mark.parametrize("k", [32, 1000])
-def test_an_entry_does_not_depend_on_its_tile(rng, dtype, transpose_a, transpose_b, k):
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (0.3, 0.7)])
+def test_an_entry_does_not_depend_on_its_tile(
+    rng, dtype, transpose_a, transpose_b, k, alpha, beta
+):
     """Its products are added in one order, wherever a matrix is cut."""
     blas = transpose_a and k == 32 if _simd.current() == "avx512" else transpose_b
     if blas:
         pytest.skip("at this SIMD level some of these products are BLAS's")
     how = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    how |= {"alpha": alpha, "beta": beta}
     A = rng.standard_normal((k, 40) if transpose_a else (40, k)).astype(dtype)
     B = rng.standard_normal((176, k) if transpose_b else (k, 176)).astype(dtype)
-    whole = _blas.matmul(A, B, **how)
+    C = rng.standard_normal((40, 176)).astype(dtype)
+    whole = _blas.matmul(A, B, C=C.copy(), **how)
     for cut in (1, 5, 8, 17):
         some = A[:, cut:] if transpose_a else A[cut:]
-        np.testing.assert_array_equal(_blas.matmul(some, B, **how), whole[cut:])
+        found = _blas.matmul(some, B, C=C[cut:].copy(), **how)
+        np.testing.assert_array_equal(found, whole[cut:])
     for cut in (1, 16, 48, 101, 128):
         some = B[cut:] if transpose_b else B[:, cut:]
-        np.testing.assert_array_equal(_blas.matmul(A, some, **how), whole[:, cut:])
+        found = _blas.matmul(A, some, C=C[:, cut:].copy(), **how)
+        np.testing.assert_array_equal(found, whole[:, cut:])
 
 
 def test_what_does_not_fit_is_refused():

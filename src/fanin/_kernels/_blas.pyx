@@ -43,7 +43,7 @@ cdef extern from "product.h" nogil:
     #define FANIN_PICK_PRODUCT(level) FANIN_SELECT(product, level)
     """
     enum:
-        FANIN_PRODUCT_A
+        FANIN_PRODUCT_NARROW
         FANIN_PRODUCT_B
     struct fanin_product:
         void (*f32)(
@@ -57,9 +57,10 @@ cdef extern from "product.h" nogil:
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double alpha,
             double beta) noexcept nogil
         Py_ssize_t rows
-        Py_ssize_t depth
-        Py_ssize_t products
         Py_ssize_t turned
+        Py_ssize_t depth
+        Py_ssize_t small
+        Py_ssize_t products
     const fanin_product *FANIN_PICK_PRODUCT(int level)
 
 cdef extern from "blas_symbols.h":
@@ -152,15 +153,15 @@ cdef inline bint is_ours(
     Py_ssize_t size
 ) noexcept nogil:
     """Whether simd/product.c is the faster one, for entries of `size` bytes."""
-    if m > kernels.rows or m < 1 or n < 1 or k < 1:
+    if kernels.rows == 0 or m < 1 or k < 1 or n * size <= FANIN_PRODUCT_NARROW:
         return False
     if transpose_a:
         return (not transpose_b
-                and (k <= kernels.depth or k <= FANIN_PRODUCT_A // (m * size))
+                and (k <= kernels.depth or k <= kernels.small // (m * size))
                 and m > kernels.products // (n * k))
     if transpose_b and (kernels.turned == 0 or m < kernels.turned):
         return False
-    return k <= FANIN_PRODUCT_B // (n * size)
+    return m <= kernels.rows and k <= FANIN_PRODUCT_B // (n * size)
 
 
 cdef void gemm(

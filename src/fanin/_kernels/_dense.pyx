@@ -8,10 +8,10 @@ a) Equations. Samples are rows. Z = A_in W + b, A = f(Z). With D = dL/dZ, going
    matrix form). With a penalty l2/2 |W|^2, dW += l2 W.
 b) Each step is one job of few, large tiles: for the forward step tiles of the output;
    for the backward step tiles of D_below and of dW together, for they do not depend on
-   each other. A tile is cut along the longer side, since a product packs its operands
-   once per call, and the bias, activation and derivative are applied to it by the
-   thread that has just computed it. Products below MIN_TILE_FLOPS stay on the calling
-   thread.
+   each other. A tile is cut along the longer side, since a product packs its operands,
+   or one of them, once per call, and the bias, activation and derivative are applied to
+   it by the thread that has just computed it. Products below MIN_TILE_FLOPS are one
+   tile, and two of half of that stay on the calling thread.
 c) Bias gradients are summed in double.
 
 Cost on m samples and P weights: 2 m P flops forward, 4 m P backward, 2 m P without

@@ -35,8 +35,9 @@
  *    long as 80 other operations. Where multiply-adds are fused, Newton's method divides
  *    beside the root: y = 1/w to 0.051 from the exponent negated by integer arithmetic,
  *    then STEPS times y <- y + y (1 - w y), which squares the error, and at last the
- *    same for the quotient, q + y (m - w q), which is within a unit in the last place.
- *    An infinite w would make a NaN of it; there the step is 0, as m / infinity is.
+ *    same for the quotient, q + y (m - w q), which is within a unit in the last place
+ *    where it and m are normal. Beyond MOST, 2^125 or 2^1021, where 1/w is no longer
+ *    normal, and for an infinite w the quotient is 0 m.
  */
 #include "optimizers.h"
 
@@ -82,14 +83,12 @@ static inline double clip_f64(double g, double most)
 DEFINE_QUOTIENT(float, f32, uint32_t, 0x7ef311c7u, 2)
 DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
 
-/* m / (root inverse + eps) */
-#define RATIO(T, S, MAX, m, root, inverse, eps)                                    \
-    ((root) > MAX ? (T)0 : quotient_##S(m, (root) * (inverse) + (eps)))
+#define QUOTIENT(T, S, MOST, m, w) ((w) > MOST ? (m) * (T)0 : quotient_##S(m, w))
 
 #define GRADIENT(S) clip_##S(factor * gradient[i], most)
 
 /* What is constant in a loop is chosen by the preprocessor, not in the loop. */
-#define RMSPROP_LOOP(T, S, SQRT, MAX, CENTERED, MOMENTUM)                          \
+#define RMSPROP_LOOP(T, S, SQRT, MOST, CENTERED, MOMENTUM)                         \
     for (ptrdiff_t i = 0; i < n; i++) {                                            \
         T g = GRADIENT(S);                                                         \
         T v = normal_##S(b2 * square[i] + c2 * (g * g));                           \
@@ -100,7 +99,7 @@ DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
             v -= m * m;                                                            \
             v = v < 0 ? 0 : v;                                                     \
         }                                                                          \
-        T root = SQRT(v), d = RATIO(T, S, MAX, g, root, (T)1, eps);                \
+        T w = SQRT(v) + eps, d = QUOTIENT(T, S, MOST, g, w);                       \
         if (MOMENTUM) {                                                            \
             d = normal_##S(mu * velocity[i] + d);                                  \
             velocity[i] = d;                                                       \
@@ -108,7 +107,7 @@ DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
         theta[i] -= rate * d;                                                      \
     }
 
-#define ADAM_LOOP(T, S, SQRT, MAX, GREATEST)                                       \
+#define ADAM_LOOP(T, S, SQRT, MOST, GREATEST)                                      \
     for (ptrdiff_t i = 0; i < n; i++) {                                            \
         T g = GRADIENT(S);                                                         \
         T m = normal_##S(b1 * first[i] + c1 * g);                                  \
@@ -119,11 +118,11 @@ DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
             v = v > greatest[i] ? v : greatest[i];                                 \
             greatest[i] = v;                                                       \
         }                                                                          \
-        T root = SQRT(v), d = RATIO(T, S, MAX, rate * m, root, inverse, eps);      \
-        theta[i] = left * theta[i] - d;                                            \
+        T w = SQRT(v) * inverse + eps, top = rate * m;                             \
+        theta[i] = left * theta[i] - QUOTIENT(T, S, MOST, top, w);                 \
     }
 
-#define DEFINE_OPTIMIZERS(T, S, SQRT, MAX)                                         \
+#define DEFINE_OPTIMIZERS(T, S, SQRT, MOST)                                        \
     static void sgd_##S(T *FANIN_RESTRICT theta, const T *FANIN_RESTRICT gradient, \
                         T *FANIN_RESTRICT velocity, T *second, T *third,           \
                         ptrdiff_t n, double keep, const struct fanin_update *u)    \
@@ -167,13 +166,13 @@ DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
         const T b2 = (T)u->beta_2, c2 = (T)(1.0 - u->beta_2);                      \
         const T factor = (T)u->factor, most = (T)u->max_value;                     \
         if (mean == NULL && velocity == NULL) {                                    \
-            RMSPROP_LOOP(T, S, SQRT, MAX, 0, 0)                                    \
+            RMSPROP_LOOP(T, S, SQRT, MOST, 0, 0)                                   \
         } else if (mean == NULL) {                                                 \
-            RMSPROP_LOOP(T, S, SQRT, MAX, 0, 1)                                    \
+            RMSPROP_LOOP(T, S, SQRT, MOST, 0, 1)                                   \
         } else if (velocity == NULL) {                                             \
-            RMSPROP_LOOP(T, S, SQRT, MAX, 1, 0)                                    \
+            RMSPROP_LOOP(T, S, SQRT, MOST, 1, 0)                                   \
         } else {                                                                   \
-            RMSPROP_LOOP(T, S, SQRT, MAX, 1, 1)                                    \
+            RMSPROP_LOOP(T, S, SQRT, MOST, 1, 1)                                   \
         }                                                                          \
     }                                                                              \
     static void adam_##S(T *FANIN_RESTRICT theta, const T *FANIN_RESTRICT gradient,\
@@ -186,9 +185,9 @@ DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
         const T rate = (T)u->rate, inverse = (T)(1.0 / u->correction_2);           \
         const T factor = (T)u->factor, most = (T)u->max_value, left = (T)keep;     \
         if (greatest == NULL) {                                                    \
-            ADAM_LOOP(T, S, SQRT, MAX, 0)                                          \
+            ADAM_LOOP(T, S, SQRT, MOST, 0)                                         \
         } else {                                                                   \
-            ADAM_LOOP(T, S, SQRT, MAX, 1)                                          \
+            ADAM_LOOP(T, S, SQRT, MOST, 1)                                         \
         }                                                                          \
     }                                                                              \
     static double square_##S(const T *gradient, ptrdiff_t n, double scale)         \
@@ -205,8 +204,8 @@ DEFINE_QUOTIENT(double, f64, uint64_t, 0x7fde623822fc16e6u, 3)
 /* Permits the sum in lanes, which vectorizes; compilers that know no OpenMP ignore it. */
 #define FANIN_SUM_IN_LANES _Pragma("omp simd reduction(+ : sum)")
 
-DEFINE_OPTIMIZERS(float, f32, sqrtf, FLT_MAX)
-DEFINE_OPTIMIZERS(double, f64, sqrt, DBL_MAX)
+DEFINE_OPTIMIZERS(float, f32, sqrtf, 0x1p125f)
+DEFINE_OPTIMIZERS(double, f64, sqrt, 0x1p1021)
 
 const struct fanin_optimizers FANIN_AT_LEVEL(fanin_optimizers) = {
     .sgd_f32 = sgd_f32,

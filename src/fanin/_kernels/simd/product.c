@@ -21,7 +21,7 @@
  * e) An entry's products are added in the order of p, in parts that depend on k alone,
  *    whatever tile it is in.
  *
- * Cost: 2 m n k operations, at 0.9 of a core's peak in the second cache; 74 KB of the
+ * Cost: 2 m n k operations, at 0.9 of a core's peak in the second cache; 72 KiB of the
  * stack.
  */
 #include "product.h"
@@ -36,17 +36,19 @@
 #define TILE_ROWS 8 /* 24 sums, 3 loads and a number: 28 of 32 registers */
 /* Where this pays (product.h), measured beside OpenBLAS 0.3.34. */
 #define MOST_ROWS PTRDIFF_MAX
-#define MOST_DEPTH 128
-#define LEAST_PRODUCTS 1000000 /* OpenBLAS copies nothing of smaller ones */
 #define LEAST_TURNED 16
+#define MOST_DEPTH 128
+#define SMALL_A (512 * 1024)
+#define LEAST_PRODUCTS 1000000 /* OpenBLAS copies nothing of smaller ones */
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define BYTES 32
 #define TILE_ROWS 4 /* 12, 3, 1: 16 of 16 */
 #define MOST_ROWS 128
-#define MOST_DEPTH 32
-#define LEAST_PRODUCTS 0
 #define LEAST_TURNED 0
+#define MOST_DEPTH 32
+#define SMALL_A 0
+#define LEAST_PRODUCTS 0
 #endif
 #endif
 
@@ -113,13 +115,14 @@ const struct fanin_product FANIN_AT_LEVEL(fanin_product) = {
     .f32 = product_f32,
     .f64 = product_f64,
     .rows = MOST_ROWS,
-    .depth = MOST_DEPTH,
-    .products = LEAST_PRODUCTS,
     .turned = LEAST_TURNED,
+    .depth = MOST_DEPTH,
+    .small = SMALL_A,
+    .products = LEAST_PRODUCTS,
 };
 
 #else
 
-const struct fanin_product FANIN_AT_LEVEL(fanin_product) = {NULL, NULL, 0, 0, 0, 0};
+const struct fanin_product FANIN_AT_LEVEL(fanin_product) = {NULL, NULL, 0, 0, 0, 0, 0};
 
 #endif

@@ -16,14 +16,16 @@ struct fanin_product {
     void (*f64)(double *C, ptrdiff_t ldc, const double *A, ptrdiff_t row,
                 ptrdiff_t depth, const double *B, ptrdiff_t ldb, int transposed,
                 ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, double alpha, double beta);
-    /* Where these are faster than a BLAS, in caches of today's sizes: with at most so
-     * many rows of A and FANIN_PRODUCT_B bytes of B; of a transposed A with at most so
-     * much depth, products of one entry, or FANIN_PRODUCT_A bytes, but more than so many
-     * products; with `turned` rows of A, if not 0, of a transposed B as well. */
-    ptrdiff_t rows, depth, products, turned;
+    /* Where these are faster than a BLAS, in caches of today's sizes: rows of C longer
+     * than FANIN_PRODUCT_NARROW bytes, and
+     * - at most `rows` rows of A and FANIN_PRODUCT_B bytes of B, which is transposed
+     *   only for at least `turned` rows (0: never), or
+     * - A transposed, with at most k = `depth` or with at most `small` bytes, and more
+     *   than `products` products in all; B not transposed. */
+    ptrdiff_t rows, turned, depth, small, products;
 };
 
-enum { FANIN_PRODUCT_A = 512 * 1024, FANIN_PRODUCT_B = 6500 * 1000 };
+enum { FANIN_PRODUCT_NARROW = 32, FANIN_PRODUCT_B = 6500 * 1000 };
 
 FANIN_DECLARE(product)
 

@@ -201,7 +201,7 @@ static void NAME(turn_panel)(T *panel, const T *B, ptrdiff_t ldb, ptrdiff_t cols
             }
         }
         for (; p < k; p += WIDTH) {
-            /* (Rows of the panel below k are overwritten or not read.) */
+            /* (Rows of the panel below k are not read; DEPTH is whole registers.) */
             NAME(turn)(panel + p * ldp + j, ldp, B + j * ldb + p, ldb, rows,
                        NAME(mask)(k - p));
         }
@@ -213,7 +213,7 @@ static void NAME(product)(T *C, ptrdiff_t ldc, const T *A, ptrdiff_t row,
                           ptrdiff_t depth, const T *B, ptrdiff_t ldb, int transposed,
                           ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, T beta)
 {
-    FANIN_ALIGNED T panel[(DEPTH + BYTES / sizeof(T)) * 3 * (BYTES / sizeof(T))];
+    FANIN_ALIGNED T panel[DEPTH * 3 * (BYTES / sizeof(T))];
     ptrdiff_t parts = (k + DEPTH - 1) / DEPTH, deep = (k + parts - 1) / parts;
     for (ptrdiff_t start = 0; start < m; start += ROWS) {
         ptrdiff_t end = m - start < ROWS ? m : start + ROWS;
